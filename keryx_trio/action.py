@@ -1,0 +1,211 @@
+"""An action: a trio function, its name, and the places where it can be reached.
+
+Owns: `Action`, the options a user sets on it, and the decorator. Does not know: how any transport serves it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+
+import attrs
+
+from . import routing
+from .connection import Connection
+from .inputs import Inputs
+
+if TYPE_CHECKING:
+    from .middleware import Middleware
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NO_EVENTS: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+def _methods(method: str | Sequence[str]) -> tuple[str, ...]:
+    methods = tuple(name.upper() for name in ((method,) if isinstance(method, str) else method))
+    unknown = [name for name in methods if name not in routing.METHODS]
+    if unknown or not methods:
+        hint = "; HEAD is answered by every GET route" if "HEAD" in unknown else ""
+        raise ValueError(f"method {', '.join(unknown) or '()'}: use one or more of {', '.join(routing.METHODS)}{hint}")
+    return methods
+
+
+@attrs.frozen
+class Web:
+    """Where an action answers over HTTP, and what its answer is.
+
+    Args:
+        route: a path below `config.api_route`; `/item/{id}` takes the input `id` from the path.
+        method: one method or several.
+        streaming: the answer is an event stream (for the description).
+        produces: the content type of a byte stream (for the description), such as `text/csv`.
+        events: the type of each event's data by the event's name (for the description).
+
+    Raises:
+        ValueError: a malformed route or an unknown method.
+    """
+
+    route: str
+    method: str | Sequence[str] = attrs.field(default="GET", converter=_methods)
+    streaming: bool = False
+    produces: str | None = None
+    events: Mapping[str, Any] = attrs.field(default=None, converter=attrs.converters.default_if_none(_NO_EVENTS))
+    parameters: tuple[str, ...] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "parameters", routing.parameters(self.route))
+
+
+@attrs.frozen
+class Mcp:
+    """How an action shows over the Model Context Protocol.
+
+    Args:
+        tool: False hides it from the list of tools.
+        resource: a URI, or a URI template whose variables are inputs; the action then returns
+            `{"text" or "blob": ..., "mimeType"?}`.
+        prompt: the action is a prompt; it returns `{"messages": [...]}`.
+        read_only: a hint to the agent that the action changes nothing.
+        destructive: a hint to the agent that the action may destroy something.
+    """
+
+    tool: bool = True
+    resource: str | None = None
+    prompt: bool = False
+    read_only: bool | None = None
+    destructive: bool | None = None
+
+
+@attrs.frozen
+class Task:
+    """How an action runs in the background.
+
+    Args:
+        queue: the queue of its jobs.
+        every: seconds between two runs of a recurring task; None runs it only when it is enqueued.
+    """
+
+    queue: str = "default"
+    every: float | None = attrs.field(default=None)
+
+    @every.validator
+    def _check(self, _: object, value: float | None) -> None:
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"every is a number of seconds above zero, not {value!r}")
+
+
+class Action(Generic[P, R]):
+    """A trio function with a name. Calling it calls the function itself, as a unit test would."""
+
+    def __init__(
+        self,
+        function: Callable[P, Coroutine[Any, Any, R]],
+        name: str,
+        *,
+        description: str | None = None,
+        web: Web | None = None,
+        mcp: Mcp | None = None,
+        task: Task | None = None,
+        timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> None:
+        _check(function, name, timeout)
+        self.function = function
+        self.name = name
+        self.description = description or inspect.getdoc(function) or f"Action {name}"
+        self.web = web
+        self.mcp = mcp or Mcp()
+        self.task = task
+        self.timeout = timeout
+        self.middleware = tuple(middleware)
+        self.inputs = Inputs.of(function, action=name, connection_type=Connection)
+        unknown = [key for key in web.parameters if key not in self.inputs.keys] if web else []
+        if unknown:
+            raise TypeError(
+                f"action {name}: the route {web.route if web else ''} has {{{unknown[0]}}}, which is no input of the function"
+            )
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the plain function: no middleware, no checks of its inputs."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Action {self.name}>"
+
+
+def action(
+    name: str,
+    *,
+    description: str | None = None,
+    web: Web | None = None,
+    mcp: Mcp | None = None,
+    task: Task | None = None,
+    timeout: float | None = None,
+    middleware: Sequence[Middleware] = (),
+) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Action[P, R]]:
+    """Make an action of a trio function. Its parameters are its inputs, its docstring the description.
+
+    A parameter annotated `Connection` receives the connection. Register the result with `Keryx(actions=[...])` or
+    `app.add(...)`; `@app.action(...)` does both.
+
+    Args:
+        name: unique in the app; `:` groups names, as in `chat:stream`.
+        description: instead of the docstring.
+        web: where it answers over HTTP; None = not at all.
+        mcp: how it shows over MCP.
+        task: its queue, and how often it recurs.
+        timeout: seconds for the whole call, its stream included; None = `config.action_timeout`, 0 = no limit.
+        middleware: runs around this action, inside the app's own.
+
+    Raises:
+        TypeError: a function that cannot be an action, or an input that cannot be described; names the action.
+        ValueError: a bad name or timeout.
+    """
+
+    def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Action[P, R]:
+        return Action(
+            function,
+            name,
+            description=description,
+            web=web,
+            mcp=mcp,
+            task=task,
+            timeout=timeout,
+            middleware=middleware,
+        )
+
+    return decorate
+
+
+def _check(function: Any, name: str, timeout: float | None) -> None:
+    if not isinstance(name, str) or not name or any(c.isspace() or not c.isprintable() for c in name):
+        raise ValueError(f"{name!r} is no name for an action: use text without spaces, such as 'chat:stream'")
+    if isinstance(function, Action):
+        raise TypeError(f"action {name}: the function is an action already ({function.name})")
+    if timeout is not None and not 0 <= timeout < math.inf:
+        raise ValueError(f"action {name}: timeout is a number of seconds, 0 for none, not {timeout!r}")
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"action {name}: {_name(function)} is an async generator; "
+            "move the loop into a function of its own and return StreamingResponse.sse(it())"
+        )
+    if not callable(function):
+        raise TypeError(f"action {name}: {function!r} is no function")
+    if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__ is fine
+    ):
+        raise TypeError(
+            f"action {name}: {_name(function)} is a plain function; write `async def`, "
+            "and call what blocks with `await trio.to_thread.run_sync(...)`"
+        )
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)

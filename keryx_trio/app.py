@@ -1,0 +1,327 @@
+"""`Keryx`: the actions, the lifespan, and what leads a server's call to the transport it is for.
+
+Owns: registration, `app.state`, `app.nursery`, the registries of connections and calls, the shutdown. Does not know:
+what any transport does with a call.
+
+Invariant: everything hangs on the app. Nothing is global, so two apps in one process share nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from types import ModuleType, TracebackType
+from typing import Any, Final, ParamSpec, Self, TypeVar
+
+import trio
+
+from . import logs
+from .action import Action, Mcp, Task, Web, action
+from .call import LAST_WRITES, Call
+from .config import Config
+from .connection import Connection
+from .errors import ErrorType, TypedError, unwrap
+from .middleware import Middleware
+from .routing import Router
+from .streaming import EventStream
+from .transports.http import HttpTransport
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Lifespan = Callable[["Keryx"], AbstractAsyncContextManager[Any]]
+
+WRONG_WORKER: Final = "keryx_trio runs on trio, and this server does not: use hypercorn --worker-class trio module:app"
+
+
+class Keryx:
+    """An application: actions, and every way to reach them. An ASGI application for hypercorn's trio worker.
+
+    Args:
+        actions: actions, or modules whose actions are taken.
+        config: the settings; by default from the environment (`Config.from_env()`).
+        middleware: runs around every action, outside the action's own.
+        lifespan: `lifespan(app)` is an async context manager, entered before the first call and left after the last;
+            what it yields is `app.state`.
+
+    Attributes:
+        config: the settings.
+        connections: every open connection by its id.
+        state: what the lifespan yielded, while the app runs.
+        log: the application's log.
+
+    Raises:
+        ConfigError: a variable of the environment has a bad value.
+        TypeError, ValueError: an action that cannot be registered.
+    """
+
+    def __init__(
+        self,
+        actions: Iterable[Action[..., Any] | ModuleType] = (),
+        *,
+        config: Config | None = None,
+        middleware: Sequence[Middleware] = (),
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        self.config = config or Config.from_env()
+        self.log = logs.Log(self.config.log)
+        self.connections: dict[str, Connection] = {}
+        self.state: Any = None
+        self._calls: set[Call] = set()  # what a shutdown must reach
+        self._idle = trio.lowlevel.ParkingLot()
+        self.drain_deadline: float | None = None
+        self.router: Router[Action[..., Any]] = Router()
+        self._actions: dict[str, Action[..., Any]] = {}
+        self._middleware = tuple(middleware)
+        self._around: dict[str, tuple[Middleware, ...]] = {}
+        self._lifespan = lifespan
+        self._nursery: trio.Nursery | None = None
+        self._running: AbstractAsyncContextManager[Self] | None = None
+        self._http = HttpTransport(self)
+        for each in actions:
+            self.add(each)
+
+    # Registration
+
+    @property
+    def actions(self) -> Mapping[str, Action[..., Any]]:
+        """The registered actions by name, in the order of registration."""
+        return dict(self._actions)
+
+    def action(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        web: Web | None = None,
+        mcp: Mcp | None = None,
+        task: Task | None = None,
+        timeout: float | None = None,
+        middleware: Sequence[Middleware] = (),
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Action[P, R]]:
+        """Make an action of a trio function and register it; see `keryx_trio.action` for the arguments."""
+        make = action(
+            name,
+            description=description,
+            web=web,
+            mcp=mcp,
+            task=task,
+            timeout=timeout,
+            middleware=middleware,
+        )
+
+        def register(function: Callable[P, Coroutine[Any, Any, R]]) -> Action[P, R]:
+            made = make(function)
+            self.add(made)
+            return made
+
+        return register
+
+    def add(self, what: Action[..., Any] | ModuleType) -> None:
+        """Register an action, or all actions of a module.
+
+        Raises:
+            ValueError: its name or its route is taken.
+            TypeError: it is no action, or a module without any.
+        """
+        if isinstance(what, ModuleType):
+            found = [value for value in vars(what).values() if isinstance(value, Action)]
+            if not found:
+                raise TypeError(f"module {what.__name__} has no actions; make one with @action('name')")
+            for each in dict.fromkeys(found):
+                self.add(each)
+        elif isinstance(what, Action):
+            self._register(what)
+        else:
+            raise TypeError(f"{what!r} is no action; make one with @action('name'), or pass a module that has some")
+
+    def _register(self, added: Action[..., Any]) -> None:
+        if added.name in self._actions:
+            raise ValueError(f"action {added.name}: there is an action of that name already")
+        for method in added.web.method if added.web else ():
+            route = self.config.api_route + added.web.route if added.web else ""
+            taken = self.router.add(method, route, added)
+            if taken is not None:
+                raise ValueError(f"action {added.name}: {method} {route} is taken by action {taken.name}")
+        self._actions[added.name] = added
+        self._around[added.name] = (*self._middleware, *added.middleware)
+
+    # What calls ask
+
+    def find_action(self, name: str) -> Action[..., Any]:
+        """The action of that name.
+
+        Raises:
+            TypedError: there is none.
+        """
+        try:
+            return self._actions[name]
+        except KeyError:
+            raise TypedError(f"action not found: {name}", ErrorType.CONNECTION_ACTION_NOT_FOUND) from None
+
+    def middleware_of(self, action: Action[..., Any]) -> tuple[Middleware, ...]:
+        """What runs around an action, outermost first."""
+        return self._around[action.name]
+
+    def timeout_of(self, action: Action[..., Any]) -> float:
+        """An action's timeout in seconds; infinite for none."""
+        timeout = self.config.action_timeout if action.timeout is None else action.timeout
+        return timeout or math.inf
+
+    def ping_of(self, stream: EventStream) -> float:
+        """After how many seconds of quiet a stream shows that it is alive; infinite for never."""
+        return (self.config.ping if stream.ping is None else stream.ping) or math.inf
+
+    @contextmanager
+    def connected(self, connection: Connection) -> Iterator[None]:
+        """Keep a connection in the registry while it is open."""
+        self.connections[connection.id] = connection
+        try:
+            yield
+        finally:
+            del self.connections[connection.id]
+
+    # Its life
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """A nursery that lives as long as the application runs. A task in it that fails stops the application.
+
+        Raises:
+            RuntimeError: the application is not running.
+        """
+        if self._nursery is None:
+            raise RuntimeError("the application is not running: use `async with app:`, or serve it")
+        return self._nursery
+
+    async def __aenter__(self) -> Self:
+        """Run the application's lifespan around a script or a test.
+
+        Raises:
+            RuntimeError: it is running already.
+        """
+        if self._running is not None:
+            raise RuntimeError("the application is running already")
+        self._running = self._run()
+        return await self._running.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+        running, self._running = self._running, None
+        assert running is not None
+        return await running.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _run(self) -> AsyncIterator[Self]:
+        """From the lifespan's start to its end; the tasks of `app.nursery` have ended before what they use is closed."""
+        self.drain_deadline = None
+        with logs.configured(self.config.log):
+            async with trio.open_nursery() as outer:
+                held = trio.Event()
+                self._nursery = await outer.start(self._hold_nursery, held)
+                try:
+                    async with _entered(self._lifespan, self) as self.state:
+                        try:
+                            yield self
+                        finally:
+                            await self._drain()
+                            self._nursery.cancel_scope.cancel()
+                            with trio.CancelScope(shield=True):
+                                await held.wait()
+                finally:
+                    self.state = self._nursery = None
+                    outer.cancel_scope.cancel()
+
+    @staticmethod
+    async def _hold_nursery(held: trio.Event, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started(nursery)
+                await trio.sleep_forever()
+        finally:
+            held.set()
+
+    def shut_down(self) -> None:
+        """Stop taking calls: streams end with their last words, plain calls may finish within `config.drain_timeout`.
+
+        Returns at once, and does nothing the second time.
+        """
+        if self.drain_deadline is None:
+            self.drain_deadline = trio.current_time() + self.config.drain_timeout
+            for call in list(self._calls):
+                call.shut_down(self.drain_deadline)
+
+    @contextmanager
+    def running(self, call: Call) -> Iterator[None]:
+        """Keep a call where a shutdown finds it."""
+        self._calls.add(call)
+        if self.drain_deadline is not None:
+            call.shut_down(self.drain_deadline)
+        try:
+            yield
+        finally:
+            self._calls.discard(call)
+            if not self._calls:
+                self._idle.unpark_all()
+
+    async def _drain(self) -> None:
+        """Wait for the open calls, no longer than the shutdown allows, and name those that are left behind."""
+        self.shut_down()
+        assert self.drain_deadline is not None
+        with trio.CancelScope(shield=True, deadline=self.drain_deadline + LAST_WRITES):
+            while self._calls:
+                await self._idle.park()
+        for call in self._calls:
+            self.log.warning(
+                "left behind: its cleanup takes longer than the shutdown may",
+                action=call.action.name,
+                connection=call.connection.id,
+                correlation_id=call.connection.correlation_id,
+            )
+
+    # ASGI
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one ASGI scope.
+
+        Raises:
+            RuntimeError: the server does not run on trio, or has not started the lifespan.
+        """
+        kind = scope["type"]
+        if not trio.lowlevel.in_trio_task():
+            if kind != "lifespan":
+                raise RuntimeError(WRONG_WORKER)
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": WRONG_WORKER})
+        elif kind == "lifespan":
+            await self._serve_lifespan(receive, send)
+        elif self._nursery is None:
+            raise RuntimeError("the application is not running: the server must support ASGI's lifespan")
+        elif kind == "http":
+            await self._http(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket here"})
+
+    async def _serve_lifespan(self, receive: Any, send: Any) -> None:
+        stage = "startup"
+        try:
+            await receive()
+            async with self:
+                await send({"type": "lifespan.startup.complete"})
+                stage = "shutdown"
+                await receive()
+        except Exception as error:  # noqa: BLE001 - the server is told, and stops
+            cause = unwrap(error)
+            self.log.exception(f"the application failed in its {stage}", cause)
+            await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {cause}"})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def _entered(lifespan: Lifespan | None, app: Keryx) -> AsyncIterator[Any]:
+    if lifespan is None:
+        yield None
+        return
+    async with lifespan(app) as state:
+        yield state

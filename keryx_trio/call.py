@@ -1,0 +1,434 @@
+"""The life of a call, from its inputs to its last byte.
+
+Owns: the scopes a call lives in, the delivery of its stream, why it ended, and what is said of that in the log.
+Does not know: how anything looks on the wire; a `Reply` does.
+
+Three scopes have three meanings:
+
+    gone    the client has left: everything dies, and nobody is told anything any more
+    stop    the server, or the client by a message, stops the call: there is a last word
+    clock   the timeout: there is a last word too, the timeout's error
+
+The nursery lent to the action (`connection.nursery`) is inside all three. Delivery is inside `gone` only, beside the
+action: from there it can still tell the client what became of the rest, and no failing task can cut it.
+
+Invariants: the first cause decides how the call ended. What ends a stream is put into its outbox at once, so the client
+is told when it happens, however long the producer cleans up. Nothing is written after the client has left.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import trio
+
+from .connection import CallNursery, CallScope, timed_out
+from .errors import ErrorType, TypedError, as_typed, unwrap
+from .logs import Level, scrub
+from .middleware import run_around
+from .outbox import DONE, GONE, End, Item, Outcome, ReaderLeft, StreamEnded
+from .streaming import EventStream, StreamingResponse, Wire
+
+if TYPE_CHECKING:
+    from .action import Action
+    from .app import Keryx
+    from .connection import Connection
+
+_NOTHING: Final = object()
+"""Stands for the value of an action that returned none, because it was cancelled."""
+
+LAST_WRITES: Final = 0.5
+"""How long after the drain what is told at its end may still be written, in seconds."""
+
+
+class Reply(Wire, Protocol):
+    """How a transport answers one call. Each write is bounded by the transport.
+
+    Any method that writes raises trio.BrokenResourceError once the client is known to have left or to be stuck.
+    """
+
+    watches: bool
+    """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
+    ending: bool
+    """Set before the last write: from then on a disconnect is the normal end of a connection."""
+
+    async def left(self) -> None:
+        """Return when the client has left."""
+
+    async def value(self, value: Any) -> None:
+        """Answer with a value. What has no form on the wire raises before anything is written."""
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
+        """Answer with an error."""
+
+    def declines(self, stream: StreamingResponse) -> bool:
+        """Whether only the head of a stream is asked for (HEAD)."""
+
+    async def open(self, stream: StreamingResponse, items: list[Item]) -> None:
+        """Start a stream, with what it has sent by now."""
+
+    async def write(self, items: list[Item]) -> None:
+        """Write items of the stream, together."""
+
+    async def ping(self) -> None:
+        """Show that a quiet stream is alive."""
+
+    async def end(self, end: End, payload: Any) -> None:
+        """End the stream; `payload` is what a failed one tells, else None."""
+
+
+class Call:
+    """One call of an action by a client. `run` it once, in the task that is its own."""
+
+    def __init__(
+        self,
+        app: Keryx,
+        action: Action[..., Any],
+        connection: Connection,
+        reply: Reply,
+        raw: Mapping[str, Any],
+        *,
+        text: frozenset[str] = frozenset(),
+        origin: Mapping[str, str] | None = None,
+    ) -> None:
+        self.app = app
+        self.action = action
+        self.connection = connection
+        self.reply = reply
+        self.raw = raw
+        self.text = text
+        self.origin = origin or {}
+        self.gone = trio.CancelScope()
+        self.stop = trio.CancelScope()
+        self.clock = trio.CancelScope()
+        self.cause: Outcome | None = None
+        self.stream: StreamingResponse | None = None
+        self._secrets: list[str] = []
+        self._delivered = trio.Event()
+        self._writing = False
+        self._logged = False
+        self._opened = time.perf_counter()
+        self._first: float | None = None
+        self._items = self._bytes = 0
+
+    # What may happen to it, from outside
+
+    def leave(self) -> None:
+        """The client has left; nothing, where it has been answered in full."""
+        if not self.reply.ending:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._note(Outcome.GONE)
+        if self.stream is not None:
+            self.stream.outbox.finish(GONE)
+        self.gone.cancel()
+
+    def cancel(self) -> None:
+        """The client has asked to stop the call; a stream is told its end."""
+        if self.stream is not None:
+            self.stream.outbox.finish(DONE)
+        self._note(Outcome.DONE)
+        self.stop.cancel()
+
+    def shut_down(self, deadline: float) -> None:
+        """The server stops: a stream ends now, a plain call may finish until `deadline`, and every write is bounded."""
+        self.gone.deadline = deadline + LAST_WRITES
+        self.stop.deadline = deadline
+        if self.stream is not None:
+            self._end_for_shutdown(self.stream)
+
+    # Its life
+
+    async def run(self) -> None:
+        """Run the action and answer, whatever happens. Raises nothing but what is no error (a KeyboardInterrupt)."""
+        try:
+            with self.app.running(self), self.gone:
+                async with trio.open_nursery() as outer:
+                    if self.reply.watches:
+                        outer.start_soon(self._watch)
+                    await self._answer(outer)
+                    outer.cancel_scope.cancel()
+        except Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
+            self._report("an error at the end of a call", error)
+        finally:
+            if self.gone.cancelled_caught:
+                self._note(Outcome.GONE)
+            self._log_end()
+
+    async def _watch(self) -> None:
+        await self.reply.left()
+        self.leave()
+
+    async def _answer(self, outer: trio.Nursery) -> None:
+        value: Any = _NOTHING
+        error: Exception | None = None
+        lent: CallNursery | None = None
+        try:
+            with self.stop, self.clock:
+                self.clock.deadline = trio.current_time() + self.app.timeout_of(self.action)
+                async with trio.open_nursery() as user:
+                    lent = CallNursery(user)
+                    try:
+                        value = await self._invoke(lent)
+                        if isinstance(value, StreamingResponse):
+                            await self._produce(value, user, outer)
+                        else:
+                            await self._keep_for(value, user, outer)
+                    except Exception as raised:  # noqa: BLE001 - told to the client below
+                        # Caught inside the nursery, so that it wins over what its tasks raise when they are cancelled.
+                        error = raised
+                        user.cancel_scope.cancel()
+        except Exception as raised:  # noqa: BLE001 - a group, from the tasks of the call's nursery
+            if error is not None:
+                self._report("a task of a failed call failed too", raised)
+            error = error or raised
+        finally:
+            if lent is not None:
+                lent.close()
+        await self._tell(value, self._decided(error))
+
+    async def _invoke(self, nursery: CallNursery) -> Any:
+        """From raw inputs to the action's value; a stream's source is ready to be read."""
+        inputs = self.action.inputs
+        self._secrets.extend(inputs.secrets(self.raw))
+        self.connection.scope = CallScope(nursery, self.verdict, self._secrets)
+        params = inputs.structure(self.raw, text=self.text)
+        middleware = self.app.middleware_of(self.action)
+        value = await run_around(self.action, middleware, params, self.connection, self.verdict, self.app.log)
+        if isinstance(value, StreamingResponse):
+            value.attach(self.reply)
+            await value.prepare()
+        return value
+
+    async def _produce(self, stream: StreamingResponse, user: trio.Nursery, outer: trio.Nursery) -> None:
+        """Produce a stream while it is delivered; ends when its producer has."""
+        if self.verdict() is not None or self.reply.declines(stream):
+            user.cancel_scope.cancel()
+            await stream.discard()
+            return
+        stream.outbox.verdict = self._late_end
+        self.stream = stream
+        self._log_call(Outcome.DONE)
+        outer.start_soon(self._deliver, stream)
+        if self.app.drain_deadline is not None:
+            self._end_for_shutdown(stream)
+        if stream.has_source:
+            await stream.produce()
+            stream.outbox.finish(DONE)
+            user.cancel_scope.cancel()
+        # Without a source the tasks of `user` send, and leaving it waits for them.
+
+    async def _keep_for(self, value: Any, user: trio.Nursery, outer: trio.Nursery) -> None:
+        """Where tasks of the call still run, they live until its plain value is written."""
+        if self.verdict() is not None:
+            user.cancel_scope.cancel()
+        elif user.child_tasks:
+            self.clock.deadline = math.inf
+            # Written by a task outside the nursery: one of the call's tasks that fails now must not cut the answer.
+            self._writing = True
+            outer.start_soon(self._write_value, value)
+            await self._delivered.wait()
+            user.cancel_scope.cancel()
+
+    def _decided(self, error: Exception | None) -> Exception | None:
+        """What the client is told: a deadline that fired, before whatever was raised."""
+        verdict = self.verdict()
+        if verdict is not None and error is not None and not isinstance(error, TypedError):
+            self._report("an error in a call that was being stopped", error)
+        return verdict or error
+
+    async def _tell(self, value: Any, error: Exception | None) -> None:
+        """The last word, from outside all that could have been cancelled."""
+        if self.stream is not None:
+            outbox = self.stream.outbox
+            end = DONE if error is None else self._end_of(error)
+            if not outbox.finish(end) and error is not None:
+                self._report_late(error)
+            await self._delivered.wait()
+        elif self._writing:
+            if error is not None:
+                self._report_late(error)
+            await self._delivered.wait()
+        elif error is None and value is _NOTHING:
+            await self._write_error(TypedError(f"the call of action {self.action.name} was cancelled"))
+        elif error is not None:
+            await self._write_error(error)
+        else:
+            await self._write_value(value)
+
+    # What goes out
+
+    async def _write_value(self, value: Any) -> None:
+        try:
+            if isinstance(value, StreamingResponse):
+                await self.reply.open(value, [])
+            else:
+                await self.reply.value(value)
+            self._log_call(Outcome.DONE)
+        except trio.BrokenResourceError:
+            self._lose()
+        except Exception as error:  # noqa: BLE001 - the value has no form on the wire
+            await self._write_error(error)
+        finally:
+            self._delivered.set()
+
+    async def _write_error(self, error: Exception) -> None:
+        typed, payload = self._told(error)
+        try:
+            await self.reply.error(typed, payload)
+            self._log_call(self.cause or Outcome.ERROR, typed)
+        except trio.BrokenResourceError:
+            self._lose()
+
+    async def _deliver(self, stream: StreamingResponse) -> None:
+        """Write what the stream's outbox holds until its end, and then the end."""
+        outbox, reply = stream.outbox, self.reply
+        ping = self.app.ping_of(stream) if isinstance(stream, EventStream) else math.inf
+        try:
+            items = outbox.take()
+            await reply.open(stream, items)
+            self._count(items)
+            while True:
+                if outbox.release():
+                    await trio.lowlevel.checkpoint()  # who was let in may fill the box again: fewer, larger writes
+                if items := outbox.take():
+                    await reply.write(items)
+                    self._count(items)
+                elif outbox.end is not None:
+                    break
+                else:
+                    quiet_until = trio.current_time() + ping
+                    if not await outbox.wait(min(quiet_until, self.clock.deadline)):
+                        if self.clock.cancel_called:
+                            outbox.finish(DONE)  # the verdict makes it the timeout's end
+                        else:
+                            await reply.ping()
+            payload = None
+            if outbox.end.error is not None:
+                typed, payload = self._told(outbox.end.error)
+                payload = payload if outbox.end.data is None else self._scrubbed(outbox.end.data)
+            await reply.end(outbox.end, payload)
+        except trio.BrokenResourceError:
+            self._lose()
+        finally:
+            self._delivered.set()
+
+    def _count(self, items: list[Item]) -> None:
+        if items and self._first is None:
+            self._first = time.perf_counter()
+        self._items += len(items)
+        self._bytes += sum(map(len, items))
+
+    # Why it ended
+
+    def _note(self, cause: Outcome) -> None:
+        """Keep the first cause. A deadline that passed before anybody looked came first."""
+        if self.cause is None:
+            self.cause = self._fired() or cause
+
+    def _fired(self) -> Outcome | None:
+        if self.clock.cancel_called:
+            return Outcome.TIMEOUT
+        return Outcome.SHUTDOWN if self.stop.cancel_called else None
+
+    def verdict(self) -> TypedError | None:
+        """Why the call was stopped, as its client is told; None where it was not, or where nobody is left to tell."""
+        if self.cause is None:
+            self.cause = self._fired()
+        if self.cause is Outcome.TIMEOUT:
+            return timed_out(self.action.name, self.app.timeout_of(self.action))
+        if self.cause is Outcome.SHUTDOWN:
+            return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
+        return None
+
+    def _late_end(self) -> End | None:
+        """The end of a stream whose timeout has fired, whatever its producer does with the cancellation."""
+        return self._end_of(None) if self.clock.cancel_called and self.verdict() else None
+
+    def _end_of(self, error: Exception | None) -> End:
+        error = self.verdict() or error
+        return End(self.cause or Outcome.ERROR, error)
+
+    def _end_for_shutdown(self, stream: StreamingResponse) -> None:
+        self._note(Outcome.SHUTDOWN)
+        stream.outbox.finish(self._end_of(None))
+        self.stop.cancel()
+
+    # What is said of it
+
+    def _told(self, error: BaseException) -> tuple[TypedError, dict[str, Any]]:
+        """What the client is told of `error`; what it is not told goes to the log."""
+        typed = as_typed(error, debug=self.app.config.debug)
+        if typed is not unwrap(error):
+            self._report("the action failed", error)
+        return typed, self._scrubbed(typed.payload(debug=self.app.config.debug))
+
+    def _scrubbed(self, data: Any) -> Any:
+        if not self._secrets:
+            return data
+        if isinstance(data, str):
+            return scrub(data, self._secrets)
+        if isinstance(data, Mapping):
+            return {key: self._scrubbed(value) for key, value in data.items()}
+        if isinstance(data, (list, tuple)):
+            return [self._scrubbed(value) for value in data]
+        return data
+
+    def _report(self, message: str, error: BaseException) -> None:
+        self.app.log.exception(
+            message,
+            unwrap(error),
+            secrets=self._secrets,
+            action=self.action.name,
+            correlation_id=self.connection.correlation_id,
+        )
+
+    def _report_late(self, error: Exception) -> None:
+        """An error that comes after the client's last word, unless it only says that the stream has ended."""
+        told = self.stream.outbox.end.error if self.stream is not None and self.stream.outbox.end is not None else None
+        leaf = unwrap(error)
+        if not isinstance(leaf, (TypedError, StreamEnded, ReaderLeft)) and leaf is not told:
+            self._report("an error after the end of the answer", error)
+
+    def _log_call(self, outcome: Outcome, error: TypedError | None = None) -> None:
+        self._logged = True
+        level: Level = "info" if error is None or error.status < 500 or outcome is Outcome.SHUTDOWN else "error"
+        if self.app.log.enabled(level):
+            self.app.log.call(
+                level,
+                action=self.action.name,
+                transport=self.connection.type.value,
+                status="ok" if outcome is Outcome.DONE else outcome.value,
+                duration=self._milliseconds(time.perf_counter()),
+                correlation_id=self.connection.correlation_id,
+                identifier=self.connection.identifier,
+                method=self.origin.get("method"),
+                url=self.origin.get("url"),
+                params=self.action.inputs.redact(self.raw),
+                error=error and self._scrubbed(error.message),
+                error_type=error and error.type.value,
+            )
+
+    def _log_end(self) -> None:
+        if not self._logged:  # not even an answer was begun
+            self._log_call(self.cause or Outcome.SHUTDOWN)
+        elif self.stream is not None:
+            end = self.stream.outbox.end
+            self.app.log.stream(
+                action=self.action.name,
+                transport=self.connection.type.value,
+                outcome=(end.outcome if end is not None else self.cause or Outcome.SHUTDOWN).value,
+                events=max(0, self._items - self.stream.comments),
+                bytes=self._bytes,
+                duration=self._milliseconds(time.perf_counter()),
+                time_to_first_event=self._first and self._milliseconds(self._first),
+                correlation_id=self.connection.correlation_id,
+            )
+
+    def _milliseconds(self, moment: float) -> float:
+        return (moment - self._opened) * 1000
+

@@ -1,0 +1,257 @@
+"""Every setting, its default, its meaning, and how the environment spells it.
+
+Owns: `Config` and its groups, the checks of their values, and the variables `KERYX_...`.
+Does not know: what the settings do; a setting is here once something reads it.
+
+Invariant: a `Config` that exists is valid: its values are checked and brought into one form when it is made, whether
+they come from code or from the environment. To add a setting is to add a line: its type decides how it is read and
+checked, its description is the reference.
+"""
+
+# No `from __future__ import annotations` here: the checks read the types of the fields.
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal, Self, TypeVar, get_args, get_origin
+
+import attrs
+
+PREFIX: Final = "KERYX"
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A setting has a value that it can't have. Each line names one: what was given, and what is expected."""
+
+
+@attrs.frozen
+class Kind:
+    """What a type of setting takes: told in words, read from a variable, and checked."""
+
+    expected: str
+    parse: Callable[[str], object]
+    """Raises KeyError or ValueError for a text that is no such value."""
+    accepts: Callable[[Any], bool]
+
+
+@attrs.frozen
+class Setting:
+    """One setting, as a page of reference shows it."""
+
+    path: str
+    """Where it is in `Config`: `log.level`."""
+    env: str
+    """The variable that sets it: `KERYX_LOG_LEVEL`."""
+    type: Any
+    """Its annotation."""
+    default: Any
+    description: str
+    """What it is, and its unit."""
+
+
+def setting(default: T, description: str, clean: Callable[[T], T] | None = None) -> T:
+    """A field of a group of settings.
+
+    Args:
+        default: its value where nothing sets it.
+        description: what it is, with its unit.
+        clean: brings a value of the right type into its one form, or raises ValueError saying what it must be.
+    """
+    return attrs.field(default=default, metadata={"description": description, "clean": clean})
+
+
+def _plain(text: object) -> bool:
+    """No control characters: settings go into headers and log lines."""
+    return isinstance(text, str) and not any(char < " " or char == "\x7f" for char in text)
+
+
+_KINDS: Final[Mapping[Any, Kind]] = {
+    bool: Kind(
+        "true or false",
+        lambda text: {"true": True, "false": False}[text.strip().lower()],
+        lambda value: isinstance(value, bool),
+    ),
+    float: Kind(
+        "a number of seconds, zero or more",
+        float,
+        lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf,
+    ),
+    int: Kind(
+        "a whole number, zero or more",
+        int,
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 0,
+    ),
+    str: Kind("text without control characters", str, _plain),
+    tuple[str, ...]: Kind(
+        "a list of texts without control characters",
+        lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
+        lambda value: isinstance(value, tuple) and all(map(_plain, value)),
+    ),
+}
+
+
+def _kind(type_: Any) -> Kind:
+    if get_origin(type_) is Literal:
+        words = get_args(type_)
+        return Kind(f"one of {', '.join(words)}", lambda text: text.strip().lower(), words.__contains__)
+    return _KINDS[type_]
+
+
+def _parsed(field: "attrs.Attribute[Any]", text: str) -> object:
+    """What a variable's text says; a ValueError that tells what it must be."""
+    kind = _kind(field.type)
+    try:
+        return kind.parse(text)
+    except (KeyError, ValueError):
+        raise ValueError(f"be {kind.expected}") from None
+
+
+def _settled(field: "attrs.Attribute[Any]", value: Any) -> Any:
+    """`value` in its one form; a ValueError that tells what it must be."""
+    kind = _kind(field.type)
+    value = tuple(value) if isinstance(value, list) else value
+    if not kind.accepts(value):
+        raise ValueError(f"be {kind.expected}")
+    clean = field.metadata["clean"]
+    return clean(value) if clean else value
+
+
+def _check_fields(cls: type, fields: list[Any]) -> list[Any]:
+    """The hook that gives each setting its check, so that no line of a group can forget it."""
+
+    def check(value: Any, field: "attrs.Attribute[Any]") -> Any:
+        try:
+            return _settled(field, value)
+        except ValueError as error:
+            raise ConfigError(f"{cls.__name__}.{field.name} must {error}, not {value!r}") from None
+
+    converter = attrs.Converter(check, takes_field=True)
+    return [field if attrs.has(field.type) else field.evolve(converter=converter) for field in fields]
+
+
+def _route(route: str) -> str:
+    if route in {"", "/"}:
+        return ""
+    if not route.startswith("/") or route.endswith("/"):
+        raise ValueError('start with "/" and not end with it')
+    return route
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class LogConfig:
+    """What the log says, and in which form. Logging that the application has configured is left alone."""
+
+    format: Literal["text", "json"] = setting("text", "Lines for people (text), or one JSON object a line (json).")
+    level: Literal["debug", "info", "warning", "error", "critical"] = setting("info", "The least level that is logged.")
+    max_param_length: int = setting(100, "How much of each value of a call's inputs is logged, in characters.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class CorsConfig:
+    """Which pages of other origins may call."""
+
+    allowed_origins: tuple[str, ...] = setting(
+        ("*",), "The origins that may call; * is any, without credentials. A list is answered with credentials."
+    )
+    allowed_methods: tuple[str, ...] = setting(
+        ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "The methods that they may use."
+    )
+    allowed_headers: tuple[str, ...] = setting(
+        ("Content-Type", "Last-Event-ID", "X-Request-Id"), "The request headers that they may send."
+    )
+    exposed_headers: tuple[str, ...] = setting(
+        ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
+        "The response headers that they may read.",
+    )
+    max_age: int = setting(600, "How long a browser may keep the answer to a preflight, in seconds.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class SecurityConfig:
+    """The security headers of every HTTP answer. An empty text leaves that header out."""
+
+    content_security_policy: str = setting("default-src 'self'", "Content-Security-Policy.")
+    strict_transport_security: str = setting("max-age=31536000; includeSubDomains", "Strict-Transport-Security.")
+    content_type_options: str = setting("nosniff", "X-Content-Type-Options.")
+    frame_options: str = setting("DENY", "X-Frame-Options.")
+    referrer_policy: str = setting("strict-origin-when-cross-origin", "Referrer-Policy.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class CompressionConfig:
+    """Compression of plain HTTP answers. Streams are never compressed."""
+
+    enabled: bool = setting(True, "Whether answers are compressed for the clients that accept it.")
+    threshold: int = setting(1024, "The least size of a body that is compressed, in bytes.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class Config:
+    """All settings of an application, by keyword. Those left out have their defaults.
+
+    Raises:
+        ConfigError: a value that its setting can't have; the message names the setting.
+    """
+
+    debug: bool = setting(False, "Whether clients are told of unknown exceptions, with their tracebacks.")
+    api_route: str = setting("/api", "The path below which actions are served; empty or / for the root.", _route)
+    ping: float = setting(15.0, "A quiet SSE stream carries a comment this often, in seconds; 0 for never.")
+    action_timeout: float = setting(
+        300.0, "How long a call may take where its action says nothing, in seconds; 0 for no limit."
+    )
+    write_timeout: float = setting(
+        30.0, "How long a client may take nothing of what is written to it before it is cut off, in seconds."
+    )
+    drain_timeout: float = setting(10.0, "How long a shutdown waits for the calls that run, in seconds.")
+    max_body_size: int = setting(10_485_760, "The largest body of a request, in bytes.")
+    log: LogConfig = attrs.field(factory=LogConfig)
+    cors: CorsConfig = attrs.field(factory=CorsConfig)
+    security: SecurityConfig = attrs.field(factory=SecurityConfig)
+    compression: CompressionConfig = attrs.field(factory=CompressionConfig)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """The configuration that the variables `KERYX_...` of `environ` tell.
+
+        The names are the paths of the settings: `KERYX_LOG_FORMAT` is `log.format`. Lists are comma-separated,
+        booleans true or false, times in seconds, sizes in bytes. Variables that name no setting are ignored.
+
+        Raises:
+            ConfigError: values that their settings can't have, a line each, which names the variable.
+        """
+        faults: list[str] = []
+        config = _read(cls, PREFIX, environ, faults)
+        if faults:
+            raise ConfigError("\n".join(faults))
+        return config
+
+
+def settings(group: type[attrs.AttrsInstance] = Config, path: str = "") -> Iterator[Setting]:
+    """Every setting of a group and of the groups in it, in the order of the source."""
+    for field in attrs.fields(group):
+        here = f"{path}.{field.name}" if path else field.name
+        if attrs.has(field.type):
+            yield from settings(field.type, here)
+        else:
+            env = f"{PREFIX}_{here.replace('.', '_').upper()}"
+            yield Setting(here, env, field.type, field.default, field.metadata["description"])
+
+
+C = TypeVar("C", bound=attrs.AttrsInstance)
+
+
+def _read(group: type[C], prefix: str, environ: Mapping[str, str], faults: list[str]) -> C:
+    """A group from its variables; what is wrong with them goes to `faults`, so that all of it is told at once."""
+    values: dict[str, Any] = {}
+    for field in attrs.fields(group):
+        name = f"{prefix}_{field.name.upper()}"
+        if attrs.has(field.type):
+            values[field.name] = _read(field.type, name, environ, faults)
+        elif name in environ:
+            try:
+                values[field.name] = _settled(field, _parsed(field, environ[name]))
+            except ValueError as error:
+                faults.append(f"{name} must {error}, not {environ[name]!r}")
+    return group(**values)

@@ -1,0 +1,188 @@
+"""What is wrong with an input, in plain words and with its place.
+
+Owns: `Fault`, the limits of `msgspec.Meta` as checks, and the way from cattrs' groups of errors to a flat list.
+Does not know: actions, secrets, or how a fault is sent.
+
+Invariant: a message never shows the value it is about.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
+
+from keryx_trio.annotations import Kind, Reading
+from keryx_trio.uploads import UploadFile
+
+REQUIRED: Final = "is required"
+TOO_DEEP: Final = "is nested too deeply"
+_SIMPLE_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_MAX_KEY: Final = 64
+
+NOUNS: Final[Mapping[type, str]] = MappingProxyType(
+    {
+        type(None): "null",
+        bool: "true or false",
+        int: "an integer",
+        float: "a number",
+        str: "a string",
+        list: "a list",
+        tuple: "a list",
+        dict: "an object",
+        UploadFile: "a file",
+    }
+)
+
+
+class Fault(ValueError):
+    """One thing that is wrong with one value.
+
+    Args:
+        message: in plain words, to be read after the path.
+        value: what was given; NOTHING where it must not, or cannot, be shown.
+        quoted: whether the message is the application's own text, and so may hold anything.
+    """
+
+    def __init__(self, message: str, value: object = attrs.NOTHING, *, quoted: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.value = value
+        self.quoted = quoted
+
+
+def expected(what: str, value: object) -> Fault:
+    """The fault of a value of another kind than `what`."""
+    return Fault(f"expected {what}, got {noun(value)}", value)
+
+
+def noun(value: object) -> str:
+    """What the kind of a value is called."""
+    return NOUNS.get(type(value), "another kind of value")
+
+
+Step = tuple[str, object]
+"""A step of a path: ("field", its name), or ("item", an index or a dict's key)."""
+
+
+def at(step: int | str, error: Exception) -> Exception:
+    """The error of an item, with its place told as cattrs tells it."""
+    error.__notes__ = [*getattr(error, "__notes__", ()), IterableValidationNote("", step, None)]
+    return error
+
+
+def flatten(error: BaseException, path: tuple[Step, ...]) -> Iterator[tuple[tuple[Step, ...], Fault]]:
+    """Every fault in what cattrs raised, in the order of the fields and items, each with its path.
+
+    A stack, not recursion: the groups are as deep as the input is.
+    """
+    stack = [(error, path)]
+    while stack:
+        current, where = stack.pop()
+        if isinstance(current, BaseValidationError):
+            stack += [(inner, where + _step(inner, current)) for inner in reversed(current.exceptions)]
+        else:
+            yield where, _as_fault(current)
+
+
+def _step(inner: BaseException, group: BaseValidationError) -> tuple[Step, ...]:
+    for note in getattr(inner, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return (("field", attrs.fields_dict(group.cl)[note.name].metadata["key"]),)
+        if isinstance(note, IterableValidationNote):
+            return (("item", note.index),)
+    return ()
+
+
+def _as_fault(error: BaseException) -> Fault:
+    match error:
+        case Fault():
+            return error
+        case KeyError():  # how cattrs says that a field is missing
+            return Fault(REQUIRED)
+        case RecursionError():
+            return Fault(TOO_DEEP)
+    return Fault("is not valid")
+
+
+def brief(error: BaseException) -> str:
+    """The first fault in an error, with its place, for a message about something larger."""
+    path, fault = next(flatten(error, (("field", ""),)))
+    place = show_path(path, lambda _: True).lstrip(".")
+    return f"{place}: {fault.message}" if place else fault.message
+
+
+def show_path(path: tuple[Step, ...], hide: Callable[[str], bool]) -> str:
+    """`address.zip`, `tags[0]`, `prices["a b"]`; a key of the input for which `hide` is true is left out."""
+    (_, first), *rest = path
+    text = str(first)
+    for kind, step in rest:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif kind == "item" and hide(str(step)):
+            text += '["..."]'
+        elif _SIMPLE_KEY.fullmatch(str(step)[: _MAX_KEY + 1]) and len(str(step)) <= _MAX_KEY:
+            text += f".{step}"
+        else:
+            text += f"[{json.dumps(str(step)[:_MAX_KEY])}]"
+    return text
+
+
+Check = tuple[Callable[[Any], bool], str]
+"""A test that a good value passes, and what is said of one that does not."""
+
+
+def checks(reading: Reading) -> tuple[Check, ...]:
+    """The limits that an annotation sets, as tests."""
+    limits = reading.limits
+    if reading.kind is Kind.DECIMAL:  # 1.1 means the decimal 1.1, not the nearest binary number
+        limits = {name: Decimal(str(limit)) for name, limit in limits.items()}
+    unit = {Kind.STR: "character", Kind.BYTES: "byte"}.get(reading.kind, "item")
+    return tuple(_check(name, limit, unit) for name, limit in limits.items())
+
+
+def _check(name: str, limit: Any, unit: str) -> Check:  # noqa: PLR0911 - one line a limit
+    match name:
+        case "ge":
+            return lambda value: value >= limit, f"must be >= {limit}"
+        case "gt":
+            return lambda value: value > limit, f"must be > {limit}"
+        case "le":
+            return lambda value: value <= limit, f"must be <= {limit}"
+        case "lt":
+            return lambda value: value < limit, f"must be < {limit}"
+        case "multiple_of":
+            return lambda value: _is_multiple(value, limit), f"must be a multiple of {limit}"
+        case "min_length":
+            return lambda value: len(value) >= limit, _length("at least", limit, unit)
+        case "max_length":
+            return lambda value: len(value) <= limit, _length("at most", limit, unit)
+        case "pattern":
+            search = re.compile(limit).search
+            return lambda value: search(value) is not None, f"must match the pattern {limit}"
+    wanted = "with" if limit else "without"
+    return lambda value: (value.tzinfo is not None) == limit, f"must be {wanted} a time zone"
+
+
+def _length(bound: str, limit: int, unit: str) -> str:
+    count = f"{limit} {unit}" if limit == 1 else f"{limit} {unit}s"
+    return f"must have {bound} {count}" if unit == "item" else f"must be {bound} {count} long"
+
+
+def _is_multiple(value: Any, of: Any) -> bool:
+    """Whether the numbers divide as they are written: 0.3 is a multiple of 0.1."""
+    if isinstance(value, Decimal):
+        try:
+            return value % of == 0
+        except ArithmeticError:  # the quotient has more digits than the decimal context holds
+            return False
+    if isinstance(value, int) and isinstance(of, int):
+        return (value % of) == 0
+    return Fraction(repr(value)) % Fraction(repr(of)) == 0

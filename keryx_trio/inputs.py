@@ -1,0 +1,251 @@
+"""What an action takes: read once from its signature, then raw values become typed ones, or every fault is told.
+
+Owns: `Inputs`, what registration refuses, and the one error that names all faults of a call. Does not know: where raw
+values come from, connections (it is told their class), or JSON Schema (`schema.py` describes the same annotations).
+
+Invariant: nothing that leaves here shows a secret: not the error, its chain, the model's repr, or the redacted copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+import attrs
+from cattrs.errors import BaseValidationError
+
+from keryx_trio.annotations import REDACTED, SECRET, Secret, read
+from keryx_trio.errors import ErrorType, TypedError
+from keryx_trio.faults import REQUIRED, Fault, brief, flatten, show_path
+from keryx_trio.redaction import Redact, redactor, strings
+from keryx_trio.scalars import Take
+from keryx_trio.schema import inputs_schema
+from keryx_trio.signatures import read_signature
+from keryx_trio.structuring import JsonConverter, TextConverter
+from keryx_trio.unions import Budget
+
+__all__ = ["SECRET", "Inputs", "Secret"]
+
+MAX_FAULTS: Final = 1000
+"""Faults that are told of one call; the rest is counted. A client must not get back more than it sent."""
+
+MAX_VALUE: Final = 200
+"""Characters, as JSON, of the value that is shown with a fault."""
+
+
+@attrs.frozen
+class Parameter:
+    """One input: its annotation, and how its value is made in each mode, or without any.
+
+    `default` is the structured default, or NOTHING for a required input.
+    """
+
+    name: str
+    annotation: Any
+    default: Any
+    from_json: Take
+    from_text: Take
+    redact: Redact | None
+    fill: Callable[[], Any]
+
+    @property
+    def required(self) -> bool:
+        """Whether a call must give it."""
+        return self.default is attrs.NOTHING
+
+
+@attrs.frozen(eq=False)
+class Inputs:
+    """What an action takes; `Inputs.of` reads it from a signature.
+
+    Args:
+        name: of the action.
+        parameters: its inputs, in the order of the signature.
+        connection_parameter: the name of the parameter that gets the connection, if there is one.
+        budget: bounds the attempts at unions in one call; its converters share it.
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    connection_parameter: str | None = None
+    _budget: Budget = attrs.field(factory=Budget, repr=False)
+    keys: tuple[str, ...] = attrs.field(init=False)
+    model: type = attrs.field(init=False, repr=False)
+    _schemas: list[dict[str, Any]] = attrs.field(factory=list, init=False, repr=False)
+
+    @keys.default
+    def _keys(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @model.default
+    def _model(self) -> type:
+        fields = {
+            parameter.name: attrs.field(
+                default=parameter.default,
+                type=parameter.annotation,
+                alias=parameter.name,
+                kw_only=True,
+                repr=parameter.redact is None or (lambda _: REDACTED),
+            )
+            for parameter in self.parameters
+        }
+        return attrs.make_class("Inputs", fields, frozen=True)
+
+    @classmethod
+    def of(cls, function: Callable[..., Any], *, action: str, connection_type: type) -> Inputs:
+        """Read the signature of an action's function.
+
+        Args:
+            function: a function, bound method, partial or callable object; what a partial has bound is no input.
+            action: its name, for errors.
+            connection_type: a parameter annotated with it, or a subclass, gets the connection and is no input.
+
+        Raises:
+            TypeError: a parameter that cannot be an input; it names the action, the parameter, and what to do.
+        """
+        annotations, connection_parameter = read_signature(function, action=action, connection_type=connection_type)
+        if not annotations:
+            return cls(action, (), connection_parameter)
+        from_json = JsonConverter()
+        from_text = TextConverter(from_json)
+        parameters = []
+        for name, (annotation, default) in annotations.items():
+            try:
+                parameters.append(_parameter(name, annotation, default, from_json, from_text))
+            except TypeError as error:
+                raise TypeError(f"action {action!r}, input {name!r}: {error}") from None
+        return cls(action, tuple(parameters), connection_parameter, from_json.budget)
+
+    def structure(self, raw: Mapping[str, object], *, text: Collection[str] = ()) -> dict[str, Any]:
+        """The typed values of all inputs, defaults filled in.
+
+        Args:
+            raw: by input name; unknown names are ignored.
+            text: the names whose value came as text (a str, or a list of them for a repeated key, or an `UploadFile`)
+                and is coerced; the others are JSON values, or typed already, and are not.
+
+        Raises:
+            TypedError: CONNECTION_ACTION_PARAM_VALIDATION, with every fault in `errors`.
+        """
+        values: dict[str, Any] = {}
+        errors: list[tuple[str, Exception]] = []
+        self._budget.refill()
+        for parameter in self.parameters:
+            name = parameter.name
+            if name in raw:
+                take = parameter.from_text if name in text else parameter.from_json
+                try:
+                    values[name] = take(raw[name])
+                except Exception as error:  # noqa: BLE001 - any is a fault of this input, and all of them are told
+                    errors.append((name, error))
+            elif parameter.required:
+                errors.append((name, Fault(REQUIRED)))
+            else:
+                values[name] = parameter.fill()
+        if errors:
+            # Raised outside of any `except`, so that its context does not hold what was given.
+            raise self._error(errors, raw)
+        return values
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema 2020-12 of the object that holds the inputs; made once, do not change it."""
+        if not self._schemas:
+            self._schemas.append(inputs_schema(self.model))
+        return self._schemas[0]
+
+    def secrets(self, values: Mapping[str, object]) -> tuple[str, ...]:
+        """The text of every secret in raw or structured values, also in those that are not valid."""
+        found: list[str] = []
+        for parameter in self.parameters:
+            if parameter.name in values:
+                _redact(parameter, values[parameter.name], found)
+        return tuple(dict.fromkeys(secret for secret in found if secret))
+
+    def redact(self, values: Mapping[str, object]) -> dict[str, object]:
+        """A copy of raw or structured values for the log: inputs only, each secret replaced by `[[secret]]`."""
+        return {
+            parameter.name: _redact(parameter, values[parameter.name], [])
+            for parameter in self.parameters
+            if parameter.name in values
+        }
+
+    def _error(self, errors: list[tuple[str, Exception]], raw: Mapping[str, object]) -> TypedError:
+        secrets = self.secrets(raw)
+
+        def hide(text: str) -> bool:
+            return any(secret in text for secret in secrets)
+
+        found = [row for name, error in errors for row in flatten(error, (("field", name),))]
+        told = [(show_path(path, hide), _message(fault, hide)) for path, fault in found[:MAX_FAULTS]]
+        key, message = told[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return TypedError(
+            f"{key}: {message}{more}",
+            ErrorType.CONNECTION_ACTION_PARAM_VALIDATION,
+            key,
+            _showable(found[0][1].value, hide),
+            errors=told,
+        )
+
+
+def _parameter(
+    name: str, annotation: Any, default: Any, from_json: JsonConverter, from_text: TextConverter
+) -> Parameter:
+    try:
+        reading = read(annotation)
+        take = from_json.take(reading)
+        text_take = from_text.take(reading)
+    except RecursionError:
+        raise TypeError("an alias that contains itself cannot be described; use a class") from None
+    if default is attrs.NOTHING:
+        return Parameter(name, annotation, default, take, text_take, redactor(annotation), _no_default)
+    try:
+        structured = take(default)
+    except (Fault, BaseValidationError) as error:
+        raise TypeError(f"its default does not fit its type: {brief(error)}") from None
+    return Parameter(name, annotation, structured, take, text_take, redactor(annotation), _filler(structured))
+
+
+def _no_default() -> Any:
+    raise AssertionError("a required input has no default")  # pragma: no cover - never called
+
+
+def _filler(default: Any) -> Callable[[], Any]:
+    """Gives the default itself where it cannot change, else a copy, so that calls do not share it."""
+    try:
+        hash(default)
+    except TypeError:
+        return lambda: copy.deepcopy(default)
+    return lambda: default
+
+
+def _redact(parameter: Parameter, value: object, found: list[str]) -> object:
+    if parameter.redact is None:
+        return value
+    try:
+        return parameter.redact(value, found)
+    except RecursionError:
+        found += strings(value)
+        return REDACTED
+
+
+def _message(fault: Fault, hide: Callable[[str], bool]) -> str:
+    return "is not valid" if fault.quoted and hide(fault.message) else fault.message
+
+
+def _showable(value: object, hide: Callable[[str], bool]) -> object:
+    """The value where it is JSON, short, and holds no secret; else None."""
+    try:
+        size = 0
+        for piece in _JSON.iterencode(value):  # piece by piece: a large value is given up early
+            size += len(piece.encode())
+            if size > MAX_VALUE:
+                return None
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return None if any(hide(text) for text in strings(value)) else value
+
+
+_JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)

@@ -1,0 +1,154 @@
+"""What runs around an action: before it, and after its function has returned.
+
+Owns: `Middleware`, `Update`, and the order in which they run around a function. Does not know: transports, streams'
+lives, or why a call was cancelled (`verdict` tells).
+
+Invariant: `run_after` runs once for every middleware whose `run_before` was started, however the call went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from .errors import unwrap
+from .streaming import StreamingResponse
+
+if TYPE_CHECKING:
+    from .action import Action
+    from .connection import Connection
+    from .logs import Log
+
+AFTER_SECONDS: Final = 5.0
+"""How long a `run_after` may take, whatever has happened to the call."""
+
+_UNSET: Final[Any] = object()
+
+
+class Update:
+    """What a middleware changes.
+
+    Args:
+        params: the structured inputs from here on.
+        response: the answer. From `run_before` it stands in for the function, which is then not called.
+    """
+
+    __slots__ = ("params", "response")
+
+    def __init__(self, *, params: dict[str, Any] | None = None, response: Any = _UNSET) -> None:
+        self.params = params
+        self.response = response
+
+    @property
+    def has_response(self) -> bool:
+        """Whether there is a response in it; None is one."""
+        return self.response is not _UNSET
+
+
+class Middleware:
+    """Runs around actions; override either method. One object serves all calls, so keep nothing of a call in it."""
+
+    async def run_before(self, params: dict[str, Any], connection: Connection) -> Update | None:
+        """Runs before the action, in the order of the list. Raising stops the call.
+
+        Args:
+            params: the structured inputs, defaults filled in.
+            connection: the connection as this call sees it.
+        """
+
+    async def run_after(
+        self, params: dict[str, Any], connection: Connection, error: BaseException | None
+    ) -> Update | None:
+        """Runs right after the function has returned, before a stream is consumed, in reverse order.
+
+        It is shielded from cancellation for at most 5 seconds.
+
+        Args:
+            params: the structured inputs.
+            connection: the connection as this call sees it.
+            error: what was raised, the timeout's `TypedError`, or `trio.Cancelled` where the client left.
+        """
+
+
+async def run_around(
+    action: Action[..., Any],
+    middleware: Sequence[Middleware],
+    params: dict[str, Any],
+    connection: Connection,
+    verdict: Callable[[], BaseException | None],
+    log: Log,
+) -> Any:
+    """Run the function with its middleware around it, and return its value.
+
+    Args:
+        verdict: why the call was stopped, where it was for a reason that can be told (a timeout, a shutdown).
+    """
+    if not middleware:
+        return await _invoke(action, params, connection)
+    started: list[Middleware] = []
+    value: Any = None
+    error: BaseException | None = None
+    try:
+        for each in middleware:
+            started.append(each)
+            update = await each.run_before(params, connection)
+            if update is not None:
+                params = params if update.params is None else update.params
+                if update.has_response:
+                    value = update.response
+                    break
+        else:
+            value = await _invoke(action, params, connection)
+    except BaseException as raised:  # noqa: BLE001 - every run_after is told, then it is raised again
+        error = raised
+    for each in reversed(started):
+        try:
+            update = await _run_after(each, params, connection, _told(error, verdict), log)
+        except Exception as raised:  # noqa: BLE001 - it becomes the answer where there was no error before
+            if error is not None:
+                log.exception("run_after failed", raised, action=action.name, middleware=type(each).__name__)
+            else:
+                error = raised
+            continue
+        if update is None or not update.has_response:
+            continue
+        if error is None and isinstance(value, StreamingResponse):
+            log.warning("a middleware cannot replace a stream", action=action.name, middleware=type(each).__name__)
+        elif error is None or isinstance(error, Exception):
+            value, error = update.response, None
+    if error is None:
+        return value
+    if isinstance(value, StreamingResponse):
+        await value.discard()
+    raise error
+
+
+async def _invoke(action: Action[..., Any], params: dict[str, Any], connection: Connection) -> Any:
+    if action.inputs.connection_parameter is not None:
+        params = {**params, action.inputs.connection_parameter: connection}
+    return await action.function(**params)
+
+
+async def _run_after(
+    middleware: Middleware,
+    params: dict[str, Any],
+    connection: Connection,
+    error: BaseException | None,
+    log: Log,
+) -> Update | None:
+    with trio.CancelScope(deadline=trio.current_time() + AFTER_SECONDS, shield=True) as scope:
+        return await middleware.run_after(params, connection, error)
+    if scope.cancelled_caught:
+        name = type(middleware).__name__
+        log.warning("run_after was stopped", middleware=name, after=AFTER_SECONDS)
+    return None
+
+
+def _told(error: BaseException | None, verdict: Callable[[], BaseException | None]) -> BaseException | None:
+    """`error` in the terms of the contract: one exception, and a cancellation with a reason is that reason."""
+    if isinstance(error, trio.Cancelled):
+        return verdict() or error
+    return error and unwrap(error)

@@ -1,0 +1,215 @@
+"""The channel between a stream's producer and its delivery: bounded in items and bytes, with one slot for the end.
+
+Owns: who waits for room, in which order, and how a stream ends. Does not know: what the items are, who reads them.
+
+Invariants:
+1. What is held, the batch being written included, is at most 64 items and 256 KiB, or one larger item.
+2. Senders get their turn in the order in which they came.
+3. The first end wins, and it does not queue: what was accepted before it still goes out, nothing after it does.
+4. `finish` never waits, so it is at home in a `finally` under cancellation.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any, Final, Protocol
+
+import attrs
+import trio
+from trio.lowlevel import (
+    Abort,
+    Task,
+    cancel_shielded_checkpoint,
+    checkpoint_if_cancelled,
+    current_task,
+    reschedule,
+    wait_task_rescheduled,
+)
+
+MAX_ITEMS: Final = 64
+MAX_BYTES: Final = 256 * 1024
+BURST_SECONDS: Final = 0.001
+
+
+class Outcome(enum.Enum):
+    """How a call or a stream ended, in the words of the log."""
+
+    DONE = "done"
+    ERROR = "error"
+    GONE = "client gone"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+
+
+@attrs.frozen
+class End:
+    """The last word of a stream: its outcome, and for a failure what went wrong."""
+
+    outcome: Outcome
+    error: BaseException | None = None
+    data: Any = None
+    """What an error event carries in place of the error's payload, where the producer chose it."""
+
+
+DONE: Final = End(Outcome.DONE)
+GONE: Final = End(Outcome.GONE)
+
+
+class StreamEnded(trio.ClosedResourceError):
+    """A send after the end of its stream."""
+
+
+class ReaderLeft(trio.BrokenResourceError):
+    """A send to a client that has left."""
+
+
+class Item(Protocol):
+    """Anything with a size: its `len` is what it costs, in bytes."""
+
+    def __len__(self) -> int: ...
+
+
+class Outbox:
+    """A bounded channel with one end slot; any number of senders, one reader."""
+
+    __slots__ = ("_attached", "_burst", "_queue", "_reader", "_senders", "_since", "_written", "end", "held", "size", "verdict")
+
+    def __init__(self) -> None:
+        self._queue: list[Item] = []
+        self._written: list[Item] = []  # the batch that the reader is writing; it still counts
+        self._senders: dict[Task, Item] = {}  # in the order in which they came
+        self._reader: Task | None = None
+        self._attached = False
+        self._burst = 0
+        self._since = perf_counter()
+        self.held = 0
+        self.size = 0
+        self.end: End | None = None
+        self.verdict: Callable[[], End | None] = lambda: None
+
+    # The sender's side
+
+    async def put(self, item: Item | None, *, may_wait: Callable[[], bool] = lambda: True) -> None:
+        """Queue `item`; wait while there is no room for it. None is nothing to queue.
+
+        Raises:
+            trio.ClosedResourceError: the stream had ended before this call.
+            trio.BrokenResourceError: its client had left.
+            RuntimeError: there is no room, and by `may_wait` there never will be.
+        """
+        if self.end is not None:
+            raise self._ended()
+        await checkpoint_if_cancelled()
+        if item is None:
+            await cancel_shielded_checkpoint()
+            return
+        if self._senders or not self._has_room(len(item)):
+            if not (self._attached or may_wait()):
+                raise RuntimeError(
+                    f"the stream's buffer is full ({self.held} items, {self.size} bytes) and nobody reads it before "
+                    "the action has returned it: return the stream; send from a task, or pass a producer as its source"
+                )
+            await self._wait_for_room(item)
+            self._burst, self._since = 0, perf_counter()
+            return
+        self._accept(item)
+        self._burst += 1
+        if self._burst >= MAX_ITEMS or perf_counter() - self._since >= BURST_SECONDS:
+            # Accepted already, so this gives way to others without being a place to be cancelled.
+            await cancel_shielded_checkpoint()
+            self._burst, self._since = 0, perf_counter()
+
+    def finish(self, end: End) -> bool:
+        """End the stream, unless it has ended. A deadline that has passed decides, whatever `end` says.
+
+        Senders still waiting for room are let go; what they had is dropped.
+        """
+        if self.end is not None:
+            return False
+        self.end = self.verdict() or end
+        waiting, self._senders = self._senders, {}
+        for task in waiting:
+            reschedule(task)
+        self._wake_reader()
+        return True
+
+    # The reader's side
+
+    def attach(self, encode: Callable[[Any], Item | None]) -> None:
+        """A reader comes: what was sent before it did takes its form on the wire."""
+        self._queue = [frame for item in self._queue if (frame := encode(item)) is not None]
+        self._senders = {task: encode(item) or b"" for task, item in self._senders.items()}
+        self.held = len(self._queue)
+        self.size = sum(map(len, self._queue))
+        self._attached = True
+
+    def release(self) -> bool:
+        """The last batch is out: make room for those who wait. True where somebody was let in."""
+        for item in self._written:
+            self.size -= len(item)
+        self.held -= len(self._written)
+        self._written = []
+        admitted = False
+        while self._senders:
+            task = next(iter(self._senders))
+            if not self._has_room(len(self._senders[task])):
+                break
+            self._accept(self._senders.pop(task))
+            reschedule(task)
+            admitted = True
+        return admitted
+
+    def take(self) -> list[Item]:
+        """All that is queued, at once, perhaps nothing. It counts as held until `release`."""
+        self._written, self._queue = self._queue, []
+        return self._written
+
+    async def wait(self, deadline: float = math.inf) -> bool:
+        """Wait until there is something to take or an end; False where `deadline` (trio's clock) came first."""
+        if self._queue or self.end is not None:
+            await trio.lowlevel.checkpoint()
+            return True
+        self._reader = current_task()
+
+        def abort(_: object) -> Abort:
+            self._reader = None
+            return Abort.SUCCEEDED
+
+        with trio.CancelScope(deadline=deadline) as scope:
+            await wait_task_rescheduled(abort)
+        return not scope.cancelled_caught
+
+    # Both
+
+    def _has_room(self, size: int) -> bool:
+        return self.held == 0 or (self.held < MAX_ITEMS and self.size + size <= MAX_BYTES)
+
+    def _accept(self, item: Item) -> None:
+        self._queue.append(item)
+        self.held += 1
+        self.size += len(item)
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None:
+            reschedule(self._reader)
+            self._reader = None
+
+    async def _wait_for_room(self, item: Item) -> None:
+        task = current_task()
+        self._senders[task] = item
+
+        def abort(_: object) -> Abort:
+            del self._senders[task]
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def _ended(self) -> Exception:
+        assert self.end is not None
+        if self.end.outcome is Outcome.GONE:
+            return ReaderLeft("the client has left")
+        return StreamEnded(f"the stream has ended ({self.end.outcome.value})")

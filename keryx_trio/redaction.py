@@ -1,0 +1,172 @@
+"""Which parts of an input are secret, found by its annotation, in raw and in structured values.
+
+Owns: the copy without secrets, and the list of what they are. Does not know: logs, errors, whether the value is valid.
+
+Invariant: in doubt it hides. A value that has not the shape of its annotation is hidden as a whole where that
+annotation has a secret anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keryx_trio.annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read
+from keryx_trio.faults import Fault
+from keryx_trio.structuring import parse
+from keryx_trio.unions import may_take
+
+Redact = Callable[[Any, list[str]], Any]
+"""A copy of a value without its secrets, which are added to the list."""
+
+
+def redactor(annotation: Any) -> Redact | None:
+    """What redacts values of this type; None for a type that holds no secret."""
+    return Redactor().of(annotation) if has_secret(annotation) else None
+
+
+def has_secret(annotation: Any) -> bool:
+    """Whether any part of a type is secret."""
+    seen: set[type] = set()
+    waiting = [annotation]
+    while waiting:
+        reading = read(waiting.pop())
+        if reading.secret:
+            return True
+        if reading.kind is Kind.CLASS and reading.form not in seen:
+            seen.add(reading.form)
+            waiting += [field.annotation for field in fields_of(reading.form)]
+        if reading.kind is not Kind.LITERAL:  # whose parts are values
+            waiting += reading.parts
+    return False
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string in a value, keys included; a stack, not recursion, since the value may be of any depth."""
+    waiting = [value]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, str):
+            yield str(current)
+        elif isinstance(current, Mapping):
+            waiting += [*current.keys(), *current.values()]
+        elif isinstance(current, list | tuple | set | frozenset):
+            waiting += current
+
+
+def _hide(value: Any, found: list[str]) -> Any:
+    if value is None:
+        return None
+    found += strings(value)
+    return REDACTED
+
+
+def _hide_scalar(value: Any, found: list[str]) -> Any:
+    """A secret itself; a number in its place is one too, for all that it will be refused."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        found.append(str(value))
+    return _hide(value, found)
+
+
+def _show(value: Any, found: list[str]) -> Any:  # noqa: ARG001 - of the shape of the others
+    return value
+
+
+class Redactor:
+    """Makes redactors, one for each class, so that a class may contain itself."""
+
+    def __init__(self) -> None:
+        self._classes: dict[type, Redact] = {}
+
+    def of(self, annotation: Any) -> Redact:
+        """What redacts values of this type."""
+        if not has_secret(annotation):
+            return _show
+        reading = read(annotation)
+        if reading.secret:
+            return _hide_scalar
+        match reading.kind:
+            case Kind.UNION:
+                return self._union(reading)
+            case Kind.CLASS:
+                return self._class(reading.form)
+            case Kind.DICT:
+                return _dict(self.of(reading.parts[1]))
+            case Kind.TUPLE | Kind.NAMED_TUPLE:
+                return _tuple([self.of(part) for part in reading.parts])
+        return _items(self.of(reading.parts[0]))
+
+    def _class(self, form: type) -> Redact:
+        classes = self._classes
+        if form not in classes:
+            classes[form] = _hide
+            classes[form] = _object(form, [(field, self.of(field.annotation)) for field in fields_of(form)])
+        return lambda value, found: classes[form](value, found)
+
+    def _union(self, reading: Reading) -> Redact:
+        """All that the value may be meant for take their secrets out; it is shown where only one of them is left."""
+        members = [(read(part), self.of(part)) for part in reading.parts]
+        members = [(member, redact) for member, redact in members if member.kind is not Kind.NONE]
+
+        def redact_union(value: Any, found: list[str]) -> Any:
+            if value is None:
+                return None
+            copies = [redact(value, found) for member, redact in members if _may_be(member, value)]
+            return copies[0] if len(copies) == 1 else _hide(value, found)
+
+        return redact_union
+
+
+def _may_be(member: Reading, value: object) -> bool:
+    # A text may also be the JSON of an object, or the only occurrence of a list.
+    composite = member.kind in ITEMS or member.kind in (Kind.CLASS, Kind.DICT)
+    return may_take(member.kind, value) or (composite and isinstance(value, str))
+
+
+def _items(redact: Redact) -> Redact:
+    def redact_items(value: Any, found: list[str]) -> Any:
+        if isinstance(value, list | tuple | set | frozenset):
+            return [redact(item, found) for item in value]
+        return redact(value, found)  # the only occurrence in a query or form
+
+    return redact_items
+
+
+def _tuple(redacts: list[Redact]) -> Redact:
+    def redact_tuple(value: Any, found: list[str]) -> Any:
+        if not isinstance(value, list | tuple) or len(value) != len(redacts):
+            return _hide(value, found)
+        return [redact(item, found) for redact, item in zip(redacts, value, strict=True)]
+
+    return redact_tuple
+
+
+def _dict(redact: Redact) -> Redact:
+    def redact_dict(value: Any, found: list[str]) -> Any:
+        value = _from_text(value)
+        if not isinstance(value, Mapping):
+            return _hide(value, found)
+        return {key: redact(item, found) for key, item in value.items()}
+
+    return redact_dict
+
+
+def _object(form: type, fields: list[tuple[Field, Redact]]) -> Redact:
+    """Of the fields it knows; a key it does not know may be a secret's, misspelt, and is left out."""
+
+    def redact_object(value: Any, found: list[str]) -> Any:
+        value = _from_text(value)
+        if isinstance(value, Mapping):
+            return {field.key: redact(value[field.key], found) for field, redact in fields if field.key in value}
+        if isinstance(value, form):
+            return {field.key: redact(getattr(value, field.name), found) for field, redact in fields}
+        return _hide(value, found)
+
+    return redact_object
+
+
+def _from_text(value: Any) -> Any:
+    try:
+        return parse(value) if isinstance(value, str) else value
+    except Fault:
+        return value

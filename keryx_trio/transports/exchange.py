@@ -1,0 +1,165 @@
+"""One HTTP request and its answer, as ASGI carries them.
+
+Owns: the reading of the body, the bound on every write, and the one rule of ASGI that costs most when broken: one reader
+at a time, and nothing sent after a disconnect. Does not know: actions, routes, or what an answer means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from ..errors import ErrorType, TypedError
+from ..wire.headers import Headers
+
+PIECE: Final = 64 * 1024
+"""The most that is handed to the server at once, in bytes: each piece must make it within the write timeout."""
+
+LINGER: Final = 2.0
+"""How long a refused body is read on, in seconds, so that its sender gets to read why it was refused."""
+
+
+class Exchange:
+    """A request, and the way back."""
+
+    __slots__ = ("_body_read", "_receive", "_send", "_write_timeout", "headers", "left", "scope")
+
+    def __init__(
+        self,
+        scope: Mapping[str, Any],
+        receive: Callable[[], Awaitable[Mapping[str, Any]]],
+        send: Callable[[Mapping[str, Any]], Awaitable[None]],
+        write_timeout: float,
+    ) -> None:
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            self.headers.setdefault(bytes(name).lower(), bytes(value))
+        self.left = False
+        self._receive = receive
+        self._send = send
+        self._write_timeout = write_timeout or float("inf")
+        self._body_read = False
+
+    @property
+    def method(self) -> str:
+        """The request's method."""
+        return str(self.scope["method"])
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it was sent, percent-encoded, below where the application is mounted."""
+        raw = self.scope.get("raw_path") or self.scope["path"].encode()
+        path = bytes(raw).partition(b"?")[0].decode("latin-1")
+        root = self.scope.get("root_path", "")
+        return path.removeprefix(root) if root and path.startswith(root + "/") else path
+
+    # Reading
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body.
+
+        Raises:
+            TypedError: it is larger than `limit` bytes; the rest of it has not been read.
+            trio.BrokenResourceError: the client left before all of it had come.
+        """
+        return b"".join([chunk async for chunk in self.chunks(limit)])
+
+    async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
+        """The body as it comes; raises like `body`."""
+        announced = self.headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > limit:
+            raise _too_large(limit)
+        size = 0
+        while not self._body_read:
+            chunk = await self._receive_chunk()
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            if chunk:
+                yield chunk
+
+    async def wait_until_left(self) -> None:
+        """Return when the client has left; call it when the body has been read, and once."""
+        while not self.left:
+            message = await self._receive()
+            self.left = message["type"] == "http.disconnect"
+
+    async def _receive_chunk(self) -> bytes:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.left = True
+            raise trio.BrokenResourceError("the client left before its request was complete")
+        self._body_read = not message.get("more_body", False)
+        return bytes(message.get("body", b""))
+
+    # Writing
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Hand over the head; the server sends it with the first piece of the body."""
+        await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Send a part of the body, in pieces that each have `write_timeout` seconds.
+
+        Raises:
+            trio.BrokenResourceError: the client has left, or takes nothing.
+        """
+        for start in range(0, len(data) or 1, PIECE):
+            piece = data if len(data) <= PIECE else data[start : start + PIECE]
+            await self._bounded({"type": "http.response.body", "body": piece, "more_body": True})
+
+    async def finish(self, data: bytes = b"") -> None:
+        """Send the last part of the body, a single piece; raises like `write`."""
+        await self._bounded({"type": "http.response.body", "body": data, "more_body": False})
+
+    async def refuse(self, status: int, headers: Headers, data: bytes) -> None:
+        """Answer a request whose body has not been read.
+
+        The answer goes out at once. The body is read and thrown away for a moment, since a connection closed under a
+        client that is still sending takes the answer with it.
+        """
+        if self._body_read:
+            await self.start(status, headers)
+            await self.finish(data)
+            return
+        async with trio.open_nursery() as nursery:
+            over = trio.Event()
+            nursery.start_soon(self._throw_away, over)
+            await self.start(status, headers)
+            await self.write(data)
+            with trio.move_on_after(LINGER):
+                await over.wait()
+            await self.finish()
+            nursery.cancel_scope.cancel()
+
+    async def _throw_away(self, over: trio.Event) -> None:
+        try:
+            while not self._body_read:
+                await self._receive_chunk()
+        except trio.BrokenResourceError:
+            self._body_read = True  # it left: nothing more to read
+        finally:
+            over.set()
+
+    async def _bounded(self, message: Mapping[str, Any]) -> None:
+        if self.left:
+            raise trio.BrokenResourceError("the client has left")
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._write_timeout) as scope:
+                await self._send(message)
+        except OSError as error:  # what ASGI lets a server raise for a send after a disconnect
+            self.left = True
+            raise trio.BrokenResourceError("the client has left") from error
+        if scope.cancelled_caught:
+            self.left = True
+            raise trio.BrokenResourceError(f"the client took nothing for {self._write_timeout:g} seconds")
+
+
+def _too_large(limit: int) -> TypedError:
+    return TypedError(
+        f"the request's body is larger than {limit} bytes, the most that is taken here",
+        ErrorType.CONNECTION_PAYLOAD_TOO_LARGE,
+    )

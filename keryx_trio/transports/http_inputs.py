@@ -1,0 +1,156 @@
+"""From a request to raw inputs: its path, its body (JSON or a form), its query, in the order in which they win.
+
+Owns: content types and their decoding. Does not know: what the inputs mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import attrs
+import msgspec
+
+from ..errors import ErrorType, TypedError
+from ..uploads import UploadFile
+from ..wire.headers import media_type
+from .exchange import Exchange
+
+MAX_FIELDS: Final = 1000
+"""The most fields in a query or a form, and the most files."""
+
+
+@attrs.define
+class RawInputs:
+    """What a request gives for the inputs, before anybody knows what they mean."""
+
+    values: dict[str, Any] = attrs.Factory(dict)
+    text: set[str] = attrs.Factory(set)
+    """The keys whose values came as text: a str, or a list where the key was given several times."""
+    uploads: list[UploadFile] = attrs.Factory(list)
+
+    def close(self) -> None:
+        """Let go of the uploaded files."""
+        for upload in self.uploads:
+            upload.close()
+
+    def add_text(self, pairs: list[tuple[str, Any]]) -> None:
+        """Take text; a key given several times keeps all its values, and replaces what stood there before."""
+        found: dict[str, list[Any]] = {}
+        for key, value in pairs:
+            found.setdefault(key, []).append(value)
+        for key, values in found.items():
+            self.values[key] = values[0] if len(values) == 1 else values
+            self.text.add(key)
+
+    def add_json(self, values: Mapping[str, Any]) -> None:
+        """Take JSON values; they replace what stood there before."""
+        self.values.update(values)
+        self.text.difference_update(values)
+
+
+async def read(exchange: Exchange, path: Mapping[str, str], limit: int, *, wanted: bool) -> RawInputs:
+    """Read the request to its end.
+
+    Args:
+        path: the path's parameters.
+        limit: the most bytes a body may have.
+        wanted: whether there are inputs that a body could give; else it is read, and not looked at.
+
+    Raises:
+        TypedError: a body that is too large, malformed, or of a type that gives no inputs.
+        trio.BrokenResourceError: the client left before all of it had come.
+    """
+    raw = RawInputs()
+    raw.add_text(_pairs(bytes(exchange.scope.get("query_string", b"")), "query"))
+    content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
+    kind = media_type(content_type)
+    if wanted and kind == "multipart/form-data":
+        await _read_multipart(exchange, content_type, limit, raw)
+    else:
+        body = await exchange.body(limit)
+        if body and wanted:
+            _read_body(kind, body, raw)
+    raw.add_text(list(path.items()))
+    return raw
+
+
+def _read_body(kind: str, body: bytes, raw: RawInputs) -> None:
+    if kind == "application/x-www-form-urlencoded":
+        if body.lstrip().startswith(b"{"):
+            raise _malformed("the body is JSON but says that it is a form: send `Content-Type: application/json`")
+        raw.add_text(_pairs(body, "form"))
+    elif kind in ("", "application/json") or kind.endswith("+json"):
+        raw.add_json(_object(body))
+    else:
+        raise _malformed(
+            f"a body of type {kind} gives no inputs: send application/json, application/x-www-form-urlencoded or "
+            "multipart/form-data"
+        )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(f"the body is not valid JSON: {error}") from None
+    except RecursionError:
+        raise _malformed("the body is not valid JSON: it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise _malformed(f"the body must be a JSON object with the inputs, not {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _pairs(text: bytes, what: str) -> list[tuple[str, Any]]:
+    try:
+        return parse_qsl(text.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise _malformed(f"the {what} has more than {MAX_FIELDS} fields") from None
+
+
+async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw: RawInputs) -> None:
+    # Imported here: most applications never see a multipart form, and it is slow to import.
+    from starlette.datastructures import Headers as FormHeaders
+    from starlette.datastructures import UploadFile as FormFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    class Parser(MultiPartParser):
+        complete = False
+
+        def on_end(self) -> None:
+            self.complete = True
+
+    async with aclosing(exchange.chunks(limit)) as chunks:
+        form_headers = FormHeaders({"content-type": content_type})
+        parser = Parser(form_headers, chunks, max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=limit)
+        try:
+            form = await parser.parse()
+        except MultiPartException as error:
+            raise _malformed(f"the multipart form is malformed: {error.message}") from None
+    pairs: list[tuple[str, Any]] = []
+    for key, value in form.multi_items():
+        if isinstance(value, FormFile):
+            value = UploadFile(
+                file=value.file,
+                filename=value.filename or "",
+                content_type=value.content_type or "application/octet-stream",
+                size=value.size or 0,
+                headers=dict(value.headers),
+            )
+            raw.uploads.append(value)
+        pairs.append((key, value))
+    if not parser.complete:
+        raw.close()
+        raise _malformed("the multipart form is malformed: it ends before its closing boundary")
+    raw.add_text(pairs)
+
+
+def _malformed(message: str) -> TypedError:
+    return TypedError(message, ErrorType.CONNECTION_ACTION_PARAM_FORMATTING)

@@ -1,0 +1,123 @@
+"""HTTP header fields: checked, merged, and the ones that stand on every answer.
+
+Owns: the bytes of header fields. Does not know: requests, answers, or who sends them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ..config import CorsConfig, SecurityConfig
+
+Headers = list[tuple[bytes, bytes]]
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+def checked(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Headers:
+    """The user's header fields as bytes, names in lower case.
+
+    Raises:
+        ValueError: for a name that is no token or a value with CR, LF or NUL in it (RFC 9110, section 5), and for
+            the fields about the connection, which only the server may set.
+    """
+    fields: Headers = []
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no header name")
+        if not isinstance(value, str) or not _VALUE.fullmatch(value):
+            raise ValueError(f"header {name}: {value!r} is not a text that a header can carry (latin-1, one line)")
+        if name.lower() in ("transfer-encoding", "connection"):
+            raise ValueError(f"header {name}: the server sets it; leave it out")
+        fields.append((name.lower().encode(), value.strip().encode("latin-1")))
+    return fields
+
+
+def merged(base: Headers, extra: Headers) -> Headers:
+    """`base` with `extra` on top: a name that `extra` has replaces the one in `base`; cookies add up, and so does `Vary`."""
+    if not extra:
+        return base
+    names = {name for name, _ in extra} - {b"set-cookie", b"vary"}
+    return [field for field in base if field[0] not in names] + extra
+
+
+def security(config: SecurityConfig) -> Headers:
+    """The security header fields that every answer carries; an empty setting leaves its field out."""
+    fields = [
+        (b"content-security-policy", config.content_security_policy),
+        (b"strict-transport-security", config.strict_transport_security),
+        (b"x-content-type-options", config.content_type_options),
+        (b"x-frame-options", config.frame_options),
+        (b"referrer-policy", config.referrer_policy),
+    ]
+    return [(name, value.encode("latin-1")) for name, value in fields if value]
+
+
+class Cors:
+    """What cross-origin readers are told (the Fetch standard, "CORS protocol")."""
+
+    __slots__ = ("_exposed", "_origins", "_preflight", "any_origin")
+
+    def __init__(self, config: CorsConfig) -> None:
+        self.any_origin = "*" in config.allowed_origins
+        self._origins = frozenset(origin.encode("latin-1") for origin in config.allowed_origins)
+        self._exposed = (b"access-control-expose-headers", ", ".join(config.exposed_headers).encode("latin-1"))
+        self._preflight: Headers = [
+            (b"access-control-allow-methods", ", ".join(config.allowed_methods).encode("latin-1")),
+            (b"access-control-allow-headers", ", ".join(config.allowed_headers).encode("latin-1")),
+            (b"access-control-max-age", str(int(config.max_age)).encode()),
+        ]
+
+    def answer(self, origin: bytes | None) -> Headers:
+        """The fields of any answer to a request from `origin`."""
+        if self.any_origin:  # never with credentials: any page could then read as its user
+            return [(b"access-control-allow-origin", b"*"), self._exposed]
+        if origin is None or origin not in self._origins:
+            return [(b"vary", b"Origin")]
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-credentials", b"true"),
+            self._exposed,
+            (b"vary", b"Origin"),
+        ]
+
+    def preflight(self, origin: bytes | None) -> Headers:
+        """The fields of the answer to a preflight request from `origin`."""
+        fields = self.answer(origin)
+        return fields + self._preflight if fields[0][0] == b"access-control-allow-origin" else fields
+
+
+def request_id(value: bytes | None) -> str | None:
+    """An incoming `X-Request-Id` that is safe to pass on into logs and answers, or None."""
+    return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None
+
+
+def accepts_gzip(value: bytes | None) -> bool:
+    """Whether an `Accept-Encoding` field allows gzip (RFC 9110, section 12.5.3)."""
+    star = gzip = None
+    for part in (value or b"").lower().split(b","):
+        coding, _, parameter = part.partition(b";")
+        name, _, q = parameter.partition(b"=")
+        weight = _weight(q) if name.strip() == b"q" else 1.0
+        if coding.strip() in (b"gzip", b"x-gzip"):
+            gzip = weight
+        elif coding.strip() == b"*":
+            star = weight
+    return bool(star if gzip is None else gzip)
+
+
+def _weight(q: bytes) -> float:
+    try:
+        return float(q)
+    except ValueError:
+        return 0.0
+
+
+def media_type(content_type: str) -> str:
+    """`text/html; charset=utf-8` -> `text/html`."""
+    return content_type.partition(";")[0].strip().lower()

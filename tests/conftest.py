@@ -1,0 +1,34 @@
+"""What every test is run under."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+# How long an example takes is the machine's matter; the timeout of the run bounds all of them together.
+hypothesis.settings.register_profile("keryx", deadline=None)
+hypothesis.settings.load_profile("keryx")
+
+NO_SKIP = "KERYX_TESTS_NO_SKIP"
+"""Set where everything that the tests need is installed: there a skipped test is a fault of the machine."""
+
+
+def _skipped(config: pytest.Config) -> list[pytest.TestReport | pytest.CollectReport]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("skipped", []) if reporter and os.environ.get(NO_SKIP) else []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reports = _skipped(config)
+    if reports:
+        terminalreporter.section(f"skipped, although {NO_SKIP} is set", red=True)
+        for report in reports:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            terminalreporter.line(f"{report.nodeid}: {reason}")
