@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import types
@@ -94,10 +94,10 @@ SCALARS: Final[Mapping[object, Kind]] = {
     str: Kind.STR,
     bytes: Kind.BYTES,
     uuid.UUID: Kind.UUID,
-    datetime.datetime: Kind.DATETIME,
-    datetime.date: Kind.DATE,
-    datetime.time: Kind.TIME,
-    datetime.timedelta: Kind.DURATION,
+    dt.datetime: Kind.DATETIME,
+    dt.date: Kind.DATE,
+    dt.time: Kind.TIME,
+    dt.timedelta: Kind.DURATION,
     decimal.Decimal: Kind.DECIMAL,
     Any: Kind.ANY,
 }
@@ -203,12 +203,10 @@ def _members(union: Any, limits: Mapping[str, Any], *, secret: bool) -> tuple[An
         kind = read(member).kind
         own = {name: value for name, value in limits.items() if name in _LIMITS.get(kind, ())}
         used |= own.keys()
-        if own:
-            member = Annotated[member, Meta(**own)]
-        if secret and kind is Kind.STR:
-            member = Annotated[member, SECRET]
-            kept_secret = True
-        members.append(member)
+        hidden = secret and kind is Kind.STR
+        kept_secret = kept_secret or hidden
+        limited = Annotated[member, Meta(**own)] if own else member
+        members.append(Annotated[limited, SECRET] if hidden else limited)
     if unused := [name for name in limits if name not in used]:
         raise TypeError(f"{show(union)}: {unused[0]} fits none of its types; take it out of Meta")
     if secret and not kept_secret:
@@ -248,7 +246,7 @@ def _is_hashable_key(form: Any) -> bool:
 def _tuple_kind(form: Any, parts: tuple[Any, ...]) -> tuple[Kind, tuple[Any, ...]]:
     if form is tuple:
         return Kind.VARIADIC, (Any,)
-    if len(parts) == 2 and parts[1] is Ellipsis:
+    if parts[1:] == (Ellipsis,):
         return Kind.VARIADIC, parts[:1]
     return Kind.TUPLE, parts
 

@@ -31,6 +31,7 @@ from .logs import Level, scrub
 from .middleware import run_around
 from .outbox import DONE, GONE, End, Item, Outcome, ReaderLeft, StreamEnded
 from .streaming import EventStream, StreamingResponse, Wire
+from .wire import json
 
 if TYPE_CHECKING:
     from .action import Action
@@ -365,7 +366,12 @@ class Call:
         typed = as_typed(error, debug=self.app.config.debug)
         if typed is not unwrap(error):
             self._report("the action failed", error)
-        return typed, self._scrubbed(typed.payload(debug=self.app.config.debug))
+        payload = typed.payload(debug=self.app.config.debug)
+        try:
+            json.encode(payload)
+        except Exception:  # noqa: BLE001 - whatever an odd value raises, the error itself must get through
+            payload["value"] = repr(typed.value)
+        return typed, self._scrubbed(payload)
 
     def _scrubbed(self, data: Any) -> Any:
         if not self._secrets:

@@ -42,7 +42,7 @@ NOUNS: Final[Mapping[type, str]] = MappingProxyType(
 )
 
 
-class Fault(ValueError):
+class Fault(ValueError):  # noqa: N818 - what is wrong with an input is no error of the program
     """One thing that is wrong with one value.
 
     Args:
@@ -180,9 +180,9 @@ def _is_multiple(value: Any, of: Any) -> bool:
     """Whether the numbers divide as they are written: 0.3 is a multiple of 0.1."""
     if isinstance(value, Decimal):
         try:
-            return value % of == 0
+            return not value % of
         except ArithmeticError:  # the quotient has more digits than the decimal context holds
             return False
     if isinstance(value, int) and isinstance(of, int):
-        return (value % of) == 0
+        return not value % of
     return Fraction(repr(value)) % Fraction(repr(of)) == 0

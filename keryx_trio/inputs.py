@@ -180,12 +180,15 @@ class Inputs:
         found = [row for name, error in errors for row in flatten(error, (("field", name),))]
         told = [(show_path(path, hide), _message(fault, hide)) for path, fault in found[:MAX_FAULTS]]
         key, message = told[0]
+        # Of an input that holds a secret nothing is shown: it may be under a misspelt key.
+        named = {parameter.name: parameter for parameter in self.parameters}[errors[0][0]]
+        value = _showable(found[0][1].value, hide) if named.redact is None else None
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         return TypedError(
             f"{key}: {message}{more}",
             ErrorType.CONNECTION_ACTION_PARAM_VALIDATION,
             key,
-            _showable(found[0][1].value, hide),
+            value,
             errors=told,
         )
 

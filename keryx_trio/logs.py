@@ -37,6 +37,7 @@ LOGGER: Final = "keryx_trio"
 SECRET_MARK: Final = "[[secret]]"  # noqa: S105 - not one
 """What stands where a secret was."""
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 _LEVELS: Final[Mapping[str, int]] = MappingProxyType(
     {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
 )
@@ -184,7 +185,7 @@ def call_line(**fields: Unpack[CallFields]) -> str:
         f"{fields.get('identifier') or ''}{f'({url})' if url else ''}",
         f"[cor:{correlation_id}]" if correlation_id else "",
         " ".join(part for part in (error_type, error) if part),
-        json.dumps(params, ensure_ascii=False, default=str) if params else "",
+        _JSON.encode(params) if params else "",
     ]
     return plain(" ".join(part for part in parts if part))
 
@@ -298,8 +299,8 @@ def _line(message: str, fields: Mapping[str, object]) -> str:
 
 def _quoted(value: object) -> str:
     """A field's value, which reads as one word or stands in quotes."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return json.dumps(text, ensure_ascii=False) if isinstance(value, str) and re.search(r'[\s="]|^$', text) else text
+    text = value if isinstance(value, str) else _JSON.encode(value)
+    return _JSON.encode(text) if isinstance(value, str) and re.search(r'[\s="]|^$', text) else text
 
 
 def _indented(trace: str) -> str:
@@ -314,7 +315,7 @@ def _span(milliseconds: float) -> str:
 def _start_of_json(value: object, length: int) -> str:
     """At least `length` + 1 characters of the value's JSON, where there are so many; a huge one is not written out."""
     text = ""
-    for chunk in json.JSONEncoder(ensure_ascii=False, default=str).iterencode(value):
+    for chunk in _JSON.iterencode(value):
         text += chunk
         if len(text) > length:
             break

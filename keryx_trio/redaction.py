@@ -78,7 +78,7 @@ class Redactor:
     def __init__(self) -> None:
         self._classes: dict[type, Redact] = {}
 
-    def of(self, annotation: Any) -> Redact:
+    def of(self, annotation: Any) -> Redact:  # noqa: PLR0911 - one line a kind
         """What redacts values of this type."""
         if not has_secret(annotation):
             return _show
@@ -101,18 +101,21 @@ class Redactor:
         if form not in classes:
             classes[form] = _hide
             classes[form] = _object(form, [(field, self.of(field.annotation)) for field in fields_of(form)])
-        return lambda value, found: classes[form](value, found)
+        return lambda value, found: classes[form](value, found)  # noqa: PLW0108 - looked up when it is called
 
     def _union(self, reading: Reading) -> Redact:
-        """All that the value may be meant for take their secrets out; it is shown where only one of them is left."""
+        """All that the value may be meant for take their secrets out; it is shown only if that is one."""
         members = [(read(part), self.of(part)) for part in reading.parts]
         members = [(member, redact) for member, redact in members if member.kind is not Kind.NONE]
+        hide = _hide_scalar if any(member.secret for member, _ in members) else _hide
 
         def redact_union(value: Any, found: list[str]) -> Any:
             if value is None:
                 return None
             copies = [redact(value, found) for member, redact in members if _may_be(member, value)]
-            return copies[0] if len(copies) == 1 else _hide(value, found)
+            if not copies:
+                return hide(value, found)
+            return copies[0] if len(copies) == 1 else REDACTED
 
         return redact_union
 

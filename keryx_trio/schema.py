@@ -59,7 +59,7 @@ _LIMITS: Final[Mapping[Kind, Mapping[str, str]]] = {
     Kind.DICT: _PROPERTIES,
 }
 _TYPE_NAMES: Final = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string"}
-_FACTORY: Final[type] = type(attrs.Factory(list))  # attrs.Factory itself, which is typed as a function
+_FACTORY: Final[Any] = type(attrs.Factory(list))  # attrs.Factory itself, which is typed as a function
 _SIMPLE_FACTORIES: Final = (list, dict, set, frozenset, tuple, str, int, float, bool)
 """Called for the default they make; any other factory could make something else each time."""
 

@@ -10,7 +10,8 @@ what it was given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, is_typeddict
+from types import GenericAlias
+from typing import Any, Final, cast, is_typeddict
 
 import attrs
 import msgspec
@@ -54,9 +55,9 @@ class JsonConverter(BaseConverter):
         self.budget = Budget()
         self._classes: dict[type, Take] = {}
 
-    def get_structure_hook(self, type: Any, cache_result: bool = True) -> Hook:  # noqa: A002, ARG002, FBT - cattrs' own
+    def get_structure_hook(self, type: Any, cache_result: bool = True) -> Hook:  # noqa: A002, ARG002, FBT001, FBT002 - cattrs' own
         """The hook of a type, made anew; TypeError for a type that inputs cannot have."""
-        take = self.key(read(type.annotation)) if isinstance(type, Key) else self.take(read(type))
+        take = self.key(read(type.annotation)) if isinstance(type, Key) else self.take(read(type), nested=True)
         return lambda value, _: take(value)
 
     def take(self, reading: Reading, *, nested: bool = False) -> Take:
@@ -104,7 +105,7 @@ class JsonConverter(BaseConverter):
         if reading.kind in (Kind.TUPLE, Kind.NAMED_TUPLE):
             return self._tuple(reading)
         (item,) = reading.parts
-        structure = _alone(list_structure_factory(list[item], self))
+        structure = _alone(list_structure_factory(cast("type", GenericAlias(list, item)), self))
         build = _BUILD.get(reading.kind)
         if build is None:
             return structure

@@ -234,7 +234,11 @@ class Stream:
             return b"".join(parts)
 
     async def _start(self) -> None:
-        message = await self._receive.receive()
+        try:
+            message = await self._receive.receive()
+        except trio.EndOfChannel:
+            await trio.lowlevel.checkpoint()  # where the application crashed, that is what the test gets to see
+            raise EOFError("the application ended without an answer") from None
         self.status = message["status"]
         self.headers = Headers(message["headers"])
 

@@ -1,0 +1,101 @@
+"""Real servers, real clients: what each of these tests is run under.
+
+Every test is bounded in time, leaves no call and no connection behind (`serve` checks that), and no error in a log
+that it has not asked for (`journal` checks that).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.e2e.serving import SERVER_LOG
+
+HERE = Path(__file__).parent
+LIMIT = 30.0
+"""How long a test may take, in seconds."""
+
+MEASURED = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and HERE in item.path.parents and inspect.iscoroutinefunction(item.obj):
+            item.obj = _bounded(item.obj)
+
+
+def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(test)
+    async def bounded(*args: Any, **kwargs: Any) -> None:
+        with trio.fail_after(LIMIT):
+            await test(*args, **kwargs)
+
+    return bounded
+
+
+class Journal(logging.Handler):
+    """What was logged, by the application and by its server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def fields(self, key: str) -> list[Any]:
+        """The values of a field, in the order of the records that have it."""
+        found = [getattr(record, "keryx_fields", {}) for record in self.records]
+        return [fields[key] for fields in found if key in fields]
+
+    def errors(self) -> list[logging.LogRecord]:
+        return [record for record in self.records if record.levelno >= logging.ERROR]
+
+    def take_errors(self) -> list[str]:
+        """The errors by now, as text: they were asked for, and are not held against the test."""
+        errors = self.errors()
+        self.records = [record for record in self.records if record.levelno < logging.ERROR]
+        return [logging.Formatter().format(record) for record in errors]
+
+
+@pytest.fixture(autouse=True)
+def journal() -> Iterator[Journal]:
+    """The log of the test, in which no error may be left at the end."""
+    handler = Journal()
+    loggers = [logging.getLogger("keryx_trio"), logging.getLogger(SERVER_LOG)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield handler
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+    assert handler.take_errors() == []
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what was measured: it stands at the end of the run."""
+
+    def say(line: str) -> None:
+        request.config.stash.setdefault(MEASURED, []).append(f"{request.node.name}: {line}")
+
+    return say
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(MEASURED, [])
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)

@@ -1,0 +1,881 @@
+import copy
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import functools
+import io
+import json
+import pickle
+import sqlite3
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, Required, TypedDict
+
+import attrs
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta
+from typing_extensions import TypeAliasType
+
+from keryx_trio import inputs as inputs_module
+from keryx_trio import unions
+from keryx_trio.errors import ErrorType, TypedError
+from keryx_trio.inputs import SECRET, Inputs, Secret
+from keryx_trio.uploads import UploadFile
+
+PASSWORD = "hunter2-ö"
+
+
+class Connection:
+    pass
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+    GREEN = "green"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+@attrs.frozen
+class Address:
+    zip: Annotated[str, Meta(min_length=3)]
+    _floor: int = 0
+
+
+@attrs.define
+class Home(Address):
+    tags: list[str] = attrs.field(factory=list, kw_only=True)
+    made: int = attrs.field(default=7, init=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    x: int
+    y: int = 0
+    names: list[str] = dataclasses.field(default_factory=list)
+
+
+@attrs.define
+class Node:
+    value: int
+    children: "list[Node]" = attrs.Factory(list)
+    next: "Node | None" = None
+
+
+@attrs.define
+class Login:
+    user: str
+    password: Annotated[str, SECRET]
+
+
+@attrs.define
+class Chain:
+    password: Annotated[str, SECRET]
+    next: "Chain | None" = None
+
+
+@attrs.define
+class Circle:
+    kind: Literal["circle"]
+    radius: float
+
+
+@attrs.define
+class Square:
+    side: float
+    kind: Literal["square"] = "square"
+
+
+@attrs.define
+class Ring:
+    kind: Literal["ring"]
+    inner: float
+
+
+@attrs.define
+class Cat:
+    lives: int
+
+
+@attrs.define
+class Dog:
+    tricks: list[str]
+
+
+@attrs.define
+class Left:
+    child: "Left | Right | None"
+
+
+@attrs.define
+class Right:
+    child: "Left | Right | None"
+
+
+class Movie(TypedDict):
+    title: str
+    year: NotRequired[int]
+
+
+class Loose(TypedDict, total=False):
+    name: Required[str]
+    age: int
+
+
+class Pair(NamedTuple):
+    first: int
+    second: str
+
+
+class Wire(msgspec.Struct, rename="kebab"):
+    one_word: int
+    two_words: str = "x"
+    more: list[int] = []
+
+
+@attrs.define
+class Adult:
+    age: int = attrs.field()
+
+    @age.validator
+    def _check(self, _, value):
+        if value < 0:
+            raise ZeroDivisionError
+        if value < 18:
+            raise ValueError(f"must be of age, not {value}\nsecond line")
+
+
+UserId = NewType("UserId", Annotated[int, Meta(ge=1)])
+Name = TypeAliasType("Name", Annotated[str, Meta(max_length=5)])
+Endless = TypeAliasType("Endless", "list[Endless] | int")
+
+
+def inputs_of(function: Callable, name: str = "test") -> Inputs:
+    return Inputs.of(function, action=name, connection_type=Connection)
+
+
+def inputs_for(annotation: Any, default: Any = attrs.NOTHING) -> Inputs:
+    async def action(x): ...
+
+    action.__annotations__["x"] = annotation
+    if default is not attrs.NOTHING:
+        action.__defaults__ = (default,)
+    return inputs_of(action)
+
+
+def from_json(annotation: Any, value: Any) -> Any:
+    return inputs_for(annotation).structure({"x": value})["x"]
+
+
+def from_text(annotation: Any, value: Any) -> Any:
+    return inputs_for(annotation).structure({"x": value}, text={"x"})["x"]
+
+
+def fault(annotation: Any, value: Any, **options: Any) -> tuple[str, str]:
+    with pytest.raises(TypedError) as caught:
+        inputs_for(annotation).structure({"x": value}, **options)
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+    ((key, message),) = caught.value.errors
+    return key, message
+
+
+def text_fault(annotation: Any, value: Any) -> str:
+    key, message = fault(annotation, value, text={"x"})
+    assert key == "x"
+    return message
+
+
+def same(got: Any, wanted: Any) -> bool:
+    return got == wanted and type(got) is type(wanted)
+
+
+MOMENT = dt.datetime(2026, 1, 31, 12, tzinfo=dt.UTC)
+ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "wanted"),
+    [
+        (str, "é", "é"),
+        (int, 1, 1),
+        (int, 1.0, 1),
+        (int, 10**30, 10**30),
+        (float, 1, 1.0),
+        (float, 1.5, 1.5),
+        (bool, True, True),
+        (None, None, None),
+        (Any, {"a": [None]}, {"a": [None]}),
+        (dt.datetime, "2026-01-31T12:00:00Z", MOMENT),
+        (dt.datetime, MOMENT, MOMENT),
+        (dt.date, "2026-01-31", dt.date(2026, 1, 31)),
+        (dt.time, "12:00:00", dt.time(12)),
+        (dt.timedelta, "PT30S", dt.timedelta(seconds=30)),
+        (uuid.UUID, str(ID), ID),
+        (decimal.Decimal, "1.10", decimal.Decimal("1.10")),
+        (decimal.Decimal, 1.1, decimal.Decimal("1.1")),
+        (decimal.Decimal, 3, decimal.Decimal(3)),
+        (bytes, "aGk=", b"hi"),
+        (Color, "red", Color.RED),
+        (Color, Color.RED, Color.RED),
+        (Level, 2.0, Level.HIGH),
+        (Literal["a", 1, True, None], True, True),
+        (Literal["a", 1, True, None], 1.0, 1),
+        (Literal["a", 1, True, None], None, None),
+        (Literal[Color.RED], "red", Color.RED),
+        (Literal[Color.RED], Color.RED, Color.RED),
+        (list[int], [1, 2.0], [1, 2]),
+        (list, ["a", 1], ["a", 1]),
+        (Sequence[int], (1, 2), [1, 2]),
+        (set[str], ["a", "b"], {"a", "b"}),
+        (frozenset[int | str], [1, "b"], frozenset({1, "b"})),
+        (set[tuple[int, str]], [[1, "a"]], {(1, "a")}),
+        (set[Address], [{"zip": "123"}], {Address("123")}),
+        (tuple[int, str], [1, "a"], (1, "a")),
+        (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
+        (tuple, [1, "a"], (1, "a")),
+        (tuple[()], [], ()),
+        (Pair, [1, "a"], Pair(1, "a")),
+        (dict[str, int], {"a": 1}, {"a": 1}),
+        (dict, {"a": 1}, {"a": 1}),
+        (Mapping[int, str], {"-1": "a", "0": "b"}, {-1: "a", 0: "b"}),
+        (dict[int, str], {5: "typed already"}, {5: "typed already"}),
+        (dict[Color, int], {"red": 1}, {Color.RED: 1}),
+        (dict[Level, int], {"2": 1}, {Level.HIGH: 1}),
+        (dict[uuid.UUID, int], {str(ID): 1}, {ID: 1}),
+        (int | str, 1, 1),
+        (int | str, "1", "1"),
+        (float | int, 5, 5),
+        (str | dt.date, "2026-01-31", dt.date(2026, 1, 31)),
+        (str | dt.date, "soon", "soon"),
+        (dt.date | dt.datetime, MOMENT, MOMENT),
+        (list[int] | None, None, None),
+        (list[int] | None, [1], [1]),
+        (Annotated[int | str, Meta(ge=1)] | None, 3, 3),
+        (Address, {"zip": "123", "floor": 2, "other": 1}, Address("123", 2)),
+        (Address, Address("1234"), Address("1234")),
+        (Home, {"zip": "123", "tags": ["a"], "made": 1}, Home("123", tags=["a"])),
+        (Point, {"x": 1}, Point(x=1)),
+        (Node, {"value": 1, "children": [{"value": 2}], "next": {"value": 3}}, Node(1, [Node(2)], Node(3))),
+        (Movie, {"title": "a", "other": 1}, {"title": "a"}),
+        (Movie, {"title": "a", "year": 1.0}, {"title": "a", "year": 1}),
+        (Loose, {"name": "a"}, {"name": "a"}),
+        (Wire, {"one-word": 1, "two-words": "y"}, Wire(1, "y")),
+        (UserId, 5, 5),
+        (Name, "abc", "abc"),
+        (Circle | Square, {"kind": "circle", "radius": 1}, Circle("circle", 1.0)),
+        (Circle | Square | None, {"side": 1}, Square(1.0)),
+        (Circle | Square, Square(1.0), Square(1.0)),
+        (Cat | Dog, {"tricks": []}, Dog([])),
+        (Cat | dict[str, int], {"legs": 4}, {"legs": 4}),
+        (Annotated[decimal.Decimal, Meta(ge=1.1, multiple_of=0.1)], "1.1", decimal.Decimal("1.1")),
+        (Annotated[float, Meta(multiple_of=0.1)], 0.3, 0.3),
+        (Annotated[int, Meta(multiple_of=5)], 10, 10),
+        (Annotated[dt.datetime, Meta(tz=True)], "2026-01-31T12:00:00Z", MOMENT),
+    ],
+)
+def test_a_json_value_of_the_right_kind_is_structured(annotation, value, wanted):
+    assert same(from_json(annotation, value), wanted)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        (str, 1, "expected a string, got an integer"),
+        (str, "\ud800", "is not valid Unicode text"),
+        (int, "1", "expected an integer, got a string"),
+        (int, 1.5, "expected an integer, got a number"),
+        (int, True, "expected an integer, got true or false"),
+        (int, {}, "expected an integer, got an object"),
+        (int, b"1", "expected an integer, got another kind of value"),
+        (float, "1", "expected a number, got a string"),
+        (float, True, "expected a number, got true or false"),
+        (float, float("nan"), "must be a finite number"),
+        (float, float("inf"), "must be a finite number"),
+        (float, 10**400, "must be a finite number"),
+        (bool, 1, "expected true or false, got an integer"),
+        (None, 0, "expected null, got an integer"),
+        (uuid.UUID, "x", "expected a UUID"),
+        (uuid.UUID, 1, "expected a UUID, got an integer"),
+        (decimal.Decimal, "x", "expected a decimal number"),
+        (decimal.Decimal, True, "expected a decimal number, got true or false"),
+        (decimal.Decimal, "NaN", "must be a finite number"),
+        (bytes, "!", "expected base64 text"),
+        (Color, "blue", "must be one of: red, green"),
+        (Level, True, "must be one of: 1, 2"),
+        (Literal["a", 1], True, "must be one of: a, 1"),
+        (Literal[True, None], 1, "must be one of: true, null"),
+        (Literal["a"], ["a"], "must be one of: a"),
+        (UploadFile, "x", "expected a file, got a string"),
+        (list[int], "12", "expected a list, got a string"),
+        (list[int], {"a": 1}, "expected a list, got an object"),
+        (set[int], [1, 1], "has the same item twice"),
+        (tuple[int, str], [1], "expected a list of 2, got one of 1"),
+        (dict[str, int], [1], "expected an object, got a list"),
+        (Address, "x", "expected an object, got a string"),
+        (Address, None, "expected an object, got null"),
+        (int | str, [], "expected an integer or a string, got a list"),
+        (int | None, "x", "expected null or an integer, got a string"),
+        (dt.date | uuid.UUID, "x", "expected a UUID or a date (such as 2026-01-31)"),
+        (
+            Annotated[int, Meta(ge=5)] | Annotated[float, Meta(ge=9)],
+            1,
+            "fits none of: an integer (must be >= 5); a number (must be >= 9)",
+        ),
+        (Cat | Dog, {}, "fits none of: Cat (lives: is required); Dog (tricks: is required)"),
+        (Adult, {"age": 3}, "must be of age, not 3"),
+        (Adult, {"age": -1}, "is not valid"),
+        (Annotated[int, Meta(ge=1)], 0, "must be >= 1"),
+        (Annotated[int, Meta(gt=1)], 1, "must be > 1"),
+        (Annotated[int, Meta(le=1)], 2, "must be <= 1"),
+        (Annotated[int, Meta(lt=1)], 1, "must be < 1"),
+        (Annotated[int, Meta(le=5)], 10**30, "must be <= 5"),
+        (Annotated[int, Meta(multiple_of=5)], 7, "must be a multiple of 5"),
+        (Annotated[int, Meta(multiple_of=0.5)], 7, None),
+        (Annotated[decimal.Decimal, Meta(multiple_of=3)], "1e999999", "must be a multiple of 3"),
+        (Annotated[decimal.Decimal, Meta(gt=1.1)], "1.1", "must be > 1.1"),
+        (Annotated[str, Meta(min_length=1)], "", "must be at least 1 character long"),
+        (Annotated[str, Meta(max_length=2)], "abc", "must be at most 2 characters long"),
+        (Annotated[bytes, Meta(max_length=1)], "aGk=", "must be at most 1 byte long"),
+        (Annotated[str, Meta(pattern="^a+$")], "b", "must match the pattern ^a+$"),
+        (Annotated[list[int], Meta(min_length=2)], [1], "must have at least 2 items"),
+        (Annotated[dict[str, int], Meta(max_length=1)], {"a": 1, "b": 2}, "must have at most 1 item"),
+        (Annotated[dt.datetime, Meta(tz=True)], "2026-01-31T12:00:00", "must be with a time zone"),
+        (Annotated[dt.datetime, Meta(tz=False)], "2026-01-31T12:00:00Z", "must be without a time zone"),
+        (Annotated[int | None, Meta(ge=1)], 0, "must be >= 1"),
+        (UserId, 0, "must be >= 1"),
+        (Annotated[Name, Meta(max_length=9)], "much too long", "must be at most 9 characters long"),
+    ],
+)
+def test_a_json_value_that_does_not_fit_is_refused_in_plain_words(annotation, value, message):
+    if message is None:
+        assert from_json(annotation, value) == value
+    else:
+        assert fault(annotation, value) == ("x", message)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "path", "message"),
+    [
+        (list[str], ["a", 1], "x[1]", "expected a string, got an integer"),
+        (tuple[int, str], [1, 2], "x[1]", "expected a string, got an integer"),
+        (Address, {"zip": "1"}, "x.zip", "must be at least 3 characters long"),
+        (Address, {}, "x.zip", "is required"),
+        (Address, {"zip": "123", "floor": "x"}, "x.floor", "expected an integer, got a string"),
+        (list[Point], [{"x": 1}, {"x": 1, "names": [1]}], "x[1].names[0]", "expected a string, got an integer"),
+        (dict[str, int], {"apple": "1"}, "x.apple", "expected an integer, got a string"),
+        (dict[str, int], {"a b": "1"}, 'x["a b"]', "expected an integer, got a string"),
+        (dict[str, int], {"k" * 99: "1"}, f'x["{"k" * 64}"]', "expected an integer, got a string"),
+        (dict[int, int], {"1.0": 1}, 'x["1.0"]', "expected an integer, got a string"),
+        (dict[Color, int], {"blue": 1}, "x.blue", "must be one of: red, green"),
+        (dict[Annotated[str, Meta(max_length=1)], int], {"ab": 1}, "x.ab", "must be at most 1 character long"),
+        (Wire, {}, "x.one-word", "is required"),
+        (Circle | Square, {"kind": "oval"}, "x.kind", "must be one of: circle, square"),
+        (Circle | Square, {"kind": ["circle"]}, "x.kind", "must be one of: circle, square"),
+        (Circle | Square, {"kind": "circle"}, "x.radius", "is required"),
+        (Circle | Ring, {}, "x.kind", "is required"),
+        (Address | None, {"zip": 1}, "x.zip", "expected a string, got an integer"),
+    ],
+)
+def test_a_fault_inside_a_value_is_named_by_its_path(annotation, value, path, message):
+    key, text = fault(annotation, value)
+    assert key.replace('["one-word"]', ".one-word") == path
+    assert text == message
+
+
+UPLOAD = UploadFile(io.BytesIO(b"abc"), "a.txt", size=3)
+NO_FILE = UploadFile(io.BytesIO(b""))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "wanted"),
+    [
+        (str, "a", "a"),
+        (str, ["a"], "a"),
+        (str | None, "", ""),
+        (str | None, "null", "null"),
+        (str | None, None, None),
+        (int, "5", 5),
+        (int, 5, 5),
+        (float, "1.5", 1.5),
+        (decimal.Decimal, "1.50", decimal.Decimal("1.50")),
+        (None, "", None),
+        (int | None, "", None),
+        (int | None, [""], None),
+        (int | None, "NULL", None),
+        (int | None, "5", 5),
+        (int | str, "5", 5),
+        (str | int, "5", 5),
+        (int | str, "five", "five"),
+        (int | bool, "1", 1),
+        (int | bool, "yes", True),
+        (Color, "green", Color.GREEN),
+        (Level, "2", Level.HIGH),
+        (Literal[1, "1", True, None], "1", "1"),
+        (Literal[1, True, None], "true", True),
+        (Literal[1, True, None], "null", None),
+        (dt.datetime, "2026-01-31T12:00:00Z", MOMENT),
+        (uuid.UUID, str(ID), ID),
+        (bytes, "aGk=", b"hi"),
+        (Any, "5", "5"),
+        (list[int], "5", [5]),
+        (list[int], ["5", "6"], [5, 6]),
+        (list[int] | None, "", None),
+        (list[int] | None, ["5", "6"], [5, 6]),
+        (int | list[int], "5", 5),
+        (int | list[int], ["5", "6"], [5, 6]),
+        (set[int], ["5", "5"], {5}),
+        (tuple[int, str], ["5", "6"], (5, "6")),
+        (tuple[int, ...], "5", (5,)),
+        (list[list[int]], "[1, 2]", [[1, 2]]),
+        (list[list[int] | None], ["[1]", "null"], [[1], None]),
+        (list[Point], ['{"x": 1}', '{"x": 2}'], [Point(x=1), Point(x=2)]),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (Address, '{"zip": "123"}', Address("123")),
+        (Address | str, "plain", "plain"),
+        (Address | None, "", None),
+        (UploadFile, UPLOAD, UPLOAD),
+        (UploadFile, [UPLOAD], UPLOAD),
+        (UploadFile | None, UPLOAD, UPLOAD),
+        (UploadFile | None, NO_FILE, None),
+        (UploadFile | None, "", None),
+        (list[UploadFile], UPLOAD, [UPLOAD]),
+        (list[UploadFile], [UPLOAD, UPLOAD], [UPLOAD, UPLOAD]),
+    ],
+)
+def test_text_is_coerced(annotation, value, wanted):
+    assert same(from_text(annotation, value), wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [(word, value) for value, words in {True: "true 1 On YES", False: "false 0 Off no"}.items() for word in words.split()],
+)
+def test_a_boolean_in_text_may_be_spelt_in_four_ways(text, wanted):
+    assert from_text(bool, text) is wanted
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "message"),
+    [
+        (str, ["a", "b", "c"], "expected one value, got 3"),
+        (str, UPLOAD, "expected a string, got a file"),
+        (int, "x", "expected an integer"),
+        (int, "1.5", "expected an integer"),
+        (int, "9" * 5000, "expected an integer"),
+        (float, "nan", "must be a finite number"),
+        (float, "1e999", "expected a number"),
+        (bool, "maybe", "expected true or false"),
+        (None, "x", "expected null"),
+        (Color, "blue", "must be one of: red, green"),
+        (int | None, "x", "expected an integer"),
+        (int | None, ["1", "2"], "expected one value, got 2"),
+        (int | bool, "x", "expected an integer or true or false"),
+        (int | None, UPLOAD, "expected an integer, got a file"),
+        (UploadFile, "x", "expected a file, got a string"),
+        (Address, "{", "is not valid JSON"),
+        (Address, "\ud800", "is not valid JSON"),
+        (Address, ["{}", "{}"], "expected one value, got 2"),
+        (dict[str, int], "[1]", "expected an object, got a list"),
+    ],
+)
+def test_text_that_cannot_be_coerced_is_refused_in_plain_words(annotation, value, message):
+    assert text_fault(annotation, value) == message
+
+
+def test_inside_of_json_in_text_nothing_is_coerced():
+    assert fault(Point, '{"x": "1"}', text={"x"}) == ("x.x", "expected an integer, got a string")
+
+
+def test_the_path_of_an_item_in_text_has_its_index():
+    assert fault(list[int], ["1", "b"], text={"x"}) == ("x[1]", "expected an integer")
+
+
+def test_long_lists_of_allowed_values_are_cut():
+    many = Literal[tuple(f"v{n}" for n in range(25))]
+    assert fault(many, "x")[1].endswith("v19 and 5 more")
+
+
+async def everything(
+    connection: Connection,
+    prompt: Annotated[str, Meta(min_length=1)],
+    count: int,
+    address: Address,
+    tags: list[str] = [],  # noqa: B006 - that it is not shared is what is tested
+    color: Color = Color.RED,
+    ratio: float = 1,
+):
+    pass
+
+
+def test_all_faults_of_a_call_come_in_one_error_in_the_order_of_the_signature():
+    with pytest.raises(TypedError) as caught:
+        inputs_of(everything).structure({"tags": [1, "a", 2], "count": "x", "prompt": "", "address": {}, "zzz": 1})
+    error = caught.value
+    assert error.type is ErrorType.CONNECTION_ACTION_PARAM_VALIDATION
+    assert error.errors == (
+        ("prompt", "must be at least 1 character long"),
+        ("count", "expected an integer, got a string"),
+        ("address.zip", "is required"),
+        ("tags[0]", "expected a string, got an integer"),
+        ("tags[2]", "expected a string, got an integer"),
+    )
+    assert (error.key, error.value) == ("prompt", "")
+    assert error.message == "prompt: must be at least 1 character long (and 4 more)"
+
+
+def test_defaults_are_filled_in_and_not_shared_between_calls():
+    inputs = inputs_of(everything)
+    raw = {"prompt": "a", "count": 1, "address": {"zip": "123"}}
+    first = inputs.structure(raw)
+    assert list(first) == ["prompt", "count", "address", "tags", "color", "ratio"]
+    assert (first["color"], first["ratio"]) == (Color.RED, 1.0)
+    first["tags"].append("x")
+    assert inputs.structure(raw)["tags"] == []
+
+
+def test_an_input_that_is_missing_is_required_and_has_no_value():
+    with pytest.raises(TypedError) as caught:
+        inputs_for(int).structure({})
+    assert (caught.value.message, caught.value.value) == ("x: is required", None)
+
+
+@pytest.mark.parametrize("value", ["a" * 300, float("nan"), {"a": b""}, ["\ud800"], [10**5000]])
+def test_the_error_shows_no_value_that_is_long_or_no_json(value):
+    with pytest.raises(TypedError) as caught:
+        inputs_for(bool).structure({"x": value})
+    assert caught.value.value is None
+
+
+def test_the_number_of_faults_that_are_told_is_bounded(monkeypatch):
+    monkeypatch.setattr(inputs_module, "MAX_FAULTS", 3)
+    with pytest.raises(TypedError) as caught:
+        inputs_for(list[int]).structure({"x": ["a"] * 10})
+    assert len(caught.value.errors) == 3
+    assert caught.value.message.endswith("(and 9 more)")
+
+
+def nested(depth: int) -> Any:
+    value: Any = {"value": 1}
+    for _ in range(depth):
+        value = {"value": 1, "children": [value]}
+    return value
+
+
+def test_input_that_is_nested_too_deeply_is_a_fault_and_no_crash():
+    key, message = fault(Node, nested(100_000))
+    assert key.startswith("x")
+    assert message == "is nested too deeply"
+    assert text_fault(Node, "[" * 100_000) in {"is nested too deeply", "is not valid JSON"}
+
+
+def test_untagged_classes_that_nest_in_each_other_cost_bounded_time(monkeypatch):
+    monkeypatch.setattr(unions, "MAX_TRIES", 500)
+    value: Any = {"child": 1}
+    for _ in range(40):
+        value = {"child": value}
+    inputs = inputs_for(Left | Right)
+    with pytest.raises(TypedError):
+        inputs.structure({"x": value})
+    assert inputs.structure({"x": {"child": {"child": None}}}) == {"x": Left(Left(None))}
+
+
+# Signatures
+
+
+def test_the_connection_is_no_input():
+    inputs = inputs_of(everything)
+    assert inputs.connection_parameter == "connection"
+    assert inputs.keys == ("prompt", "count", "address", "tags", "color", "ratio")
+
+
+@pytest.mark.parametrize("annotation", ["Connection", "Connection | None", Annotated[Connection, 1], Connection | None])
+def test_the_connection_may_be_annotated_in_any_way(annotation):
+    inputs = inputs_for(annotation)
+    assert (inputs.connection_parameter, inputs.keys) == ("x", ())
+
+
+def test_the_connection_may_be_imported_for_type_checkers_only():
+    async def action(c, n): ...
+
+    action.__annotations__ = {"c": "Wire_", "n": "int", "return": "NotThere"}
+    inputs = Inputs.of(action, action="a", connection_type=type("Wire_", (), {}))
+    assert (inputs.connection_parameter, inputs.keys) == ("c", ("n",))
+
+
+def test_an_action_without_inputs_structures_to_nothing():
+    async def action(): ...
+
+    inputs = inputs_of(action)
+    assert inputs.structure({"a": 1}) == {}
+    assert inputs.redact({"a": 1}) == {}
+    assert (inputs.connection_parameter, inputs.keys) == (None, ())
+
+
+class Service:
+    async def method(self, n: int): ...
+
+    async def __call__(self, n: int): ...
+
+
+def decorated(function: Callable) -> Callable:
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any): ...
+
+    return wrapper
+
+
+async def two(n: int, mode: str): ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [Service().method, Service(), decorated(two), functools.partial(two, mode="a"), functools.partial(Service().method)],
+)
+def test_methods_objects_decorators_and_partials_are_read_through(function):
+    inputs = inputs_of(function)
+    assert inputs.keys[0] == "n"
+    assert ("mode" in inputs.keys) is (getattr(function, "__wrapped__", None) is two)
+    assert inputs.structure({"n": "5", "mode": "b"}, text={"n"})["n"] == 5
+
+
+async def untyped(x): ...
+async def several(*x: int): ...
+async def named(**x: int): ...
+async def positional(x: int, /): ...
+async def unknown(x: "Nowhere"): ...  # noqa: F821
+async def both(x: Connection, y: Connection): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (untyped, "action 'act', parameter 'x' has no annotation; say of which type it is"),
+        (several, "action 'act', parameter 'x': inputs need names"),
+        (named, "action 'act', parameter 'x': inputs need names"),
+        (positional, "action 'act', parameter 'x': inputs are passed by name; remove the /"),
+        (unknown, "action 'act': name 'Nowhere' is not defined"),
+        (both, "action 'act' has two connections, x and y"),
+    ],
+)
+def test_a_signature_that_cannot_be_read_is_refused_with_its_place(function, message):
+    with pytest.raises(TypeError, match="^" + message.replace("/", "/")):
+        inputs_of(function, "act")
+
+
+@attrs.define
+class Hidden:
+    field: "Nowhere"  # noqa: F821
+
+
+@attrs.define
+class Bare:
+    field = attrs.field()
+
+
+@attrs.define
+class Holder:
+    inner: Callable
+
+
+class Odd(enum.Enum):
+    A = (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "default", "message"),
+    [
+        (object, attrs.NOTHING, "object cannot be described in JSON; use a plain type"),
+        (Callable[[int], int], attrs.NOTHING, "cannot be described"),
+        (Service, attrs.NOTHING, "Service cannot be described"),
+        (list[Service], attrs.NOTHING, "Service cannot be described"),
+        (Service | None, attrs.NOTHING, "Service cannot be described"),
+        (Holder, attrs.NOTHING, "Holder.inner: "),
+        (Hidden, attrs.NOTHING, "Hidden: name 'Nowhere' is not defined"),
+        (Bare, attrs.NOTHING, "Bare.field has no annotation"),
+        (Odd, attrs.NOTHING, r"Odd: \(1, 2\) has no JSON form"),
+        (Literal[b"a"], attrs.NOTHING, "has no JSON form"),
+        (Endless, attrs.NOTHING, "an alias that contains itself|Endless"),
+        (set[list[int]], attrs.NOTHING, "the items of a set must be hashable"),
+        (set[Node], attrs.NOTHING, "the items of a set must be hashable"),
+        (set, attrs.NOTHING, "the items of a set must be hashable"),
+        (dict[float, int], attrs.NOTHING, "the keys of a dict must be"),
+        (dict[Annotated[str, SECRET], int], attrs.NOTHING, "a key cannot be SECRET"),
+        (Annotated[int, SECRET], attrs.NOTHING, "only a str can be SECRET"),
+        (Annotated[int | None, SECRET], attrs.NOTHING, "only a str can be SECRET"),
+        (Annotated[int, Meta(min_length=1)], attrs.NOTHING, "min_length does not fit this type"),
+        (Annotated[int | None, Meta(min_length=1)], attrs.NOTHING, "min_length fits none of its types"),
+        (Annotated[bool, Meta(ge=1)], attrs.NOTHING, "ge does not fit this type"),
+        (int, None, "its default does not fit its type: expected an integer, got null"),
+        (int, "1", "its default does not fit its type: expected an integer, got a string"),
+        (list[int], ["a"], r"its default does not fit its type: \[0\]: expected an integer"),
+    ],
+)
+def test_an_input_that_cannot_be_described_is_refused_at_registration(annotation, default, message):
+    with pytest.raises(TypeError, match=f"action 'test', input 'x': .*({message})"):
+        inputs_for(annotation, default)
+
+
+# Secrets
+
+
+async def login(
+    name: str,
+    password: Annotated[str, SECRET, Meta(min_length=20)] | None = None,
+    account: Login | None = None,
+    tokens: list[Annotated[str, SECRET]] = [],  # noqa: B006
+    keys: dict[str, Annotated[str, SECRET]] = {},  # noqa: B006
+    pair: tuple[int, Annotated[str, SECRET]] = (1, ""),
+    either: Cat | Login | None = None,
+    chain: Chain | None = None,
+): ...
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"password": PASSWORD},
+        {"password": [PASSWORD]},
+        {"password": {"a": {PASSWORD: 1}}},
+        {"account": {"user": 1, "password": PASSWORD}},
+        {"account": {"password": [PASSWORD], "Password": PASSWORD}},
+        {"account": [PASSWORD]},
+        {"account": PASSWORD},
+        {"account": json.dumps({"password": PASSWORD})},
+        {"account": '{"password": "' + PASSWORD},
+        {"account": [PASSWORD, PASSWORD]},
+        {"tokens": [1, PASSWORD]},
+        {"tokens": PASSWORD},
+        {"tokens": {PASSWORD: PASSWORD}},
+        {"keys": {"a": PASSWORD, "b": 5}},
+        {"keys": PASSWORD},
+        {"keys": {"password: " + PASSWORD: 5, "a": PASSWORD}},
+        {"pair": ["x", PASSWORD]},
+        {"pair": ["x", PASSWORD, PASSWORD]},
+        {"pair": PASSWORD},
+        {"either": {"user": 1, "password": PASSWORD}},
+        {"either": 5, "password": PASSWORD},
+        {"either": {"Password": PASSWORD}, "password": PASSWORD},
+        {"chain": {"password": 1, "next": {"password": PASSWORD, "next": 5}}},
+    ],
+)
+@pytest.mark.parametrize("text", [True, False])
+def test_a_secret_is_in_no_error_and_no_record_of_a_call_that_failed(raw, text):
+    inputs = inputs_of(login)
+    with pytest.raises(TypedError) as caught:
+        inputs.structure(raw, text=raw if text else ())
+    error = caught.value
+    assert error.__context__ is error.__cause__ is None
+    shown = repr([error.args, vars(error), error.payload(), inputs.redact({k: v for k, v in raw.items() if k != "keys"})])
+    shown += "".join(traceback.format_exception(error))
+    assert PASSWORD not in shown
+    assert PASSWORD.encode("unicode_escape").decode() not in shown
+    assert any(PASSWORD in secret for secret in inputs.secrets(raw))
+
+
+def test_secrets_are_found_and_hidden_in_raw_and_structured_values_alike():
+    inputs = inputs_of(login)
+    raw = {
+        "name": "a",
+        "password": "p" * 20,
+        "account": {"user": "u", "password": "one"},
+        "tokens": ["two", "three"],
+        "keys": {"k": "four"},
+        "pair": [1, "five"],
+        "either": {"user": "u", "password": "six"},
+        "chain": {"password": "seven", "next": {"password": "eight"}},
+        "other": "shown nowhere",
+    }
+    values = inputs.structure(raw)
+    found = ("p" * 20, "one", "two", "three", "four", "five", "six", "seven", "eight")
+    assert inputs.secrets(raw) == inputs.secrets(values) == found
+    assert inputs.redact(raw)["account"] == inputs.redact(values)["account"] == {"user": "u", "password": "[[secret]]"}
+    assert not any(secret in repr((values, inputs.redact(raw), inputs.model(**values))) for secret in found)
+    assert values["password"] == "p" * 20
+    assert type(values["chain"].next.password) is Secret
+
+
+def test_a_number_where_a_secret_belongs_is_a_secret_too():
+    inputs = inputs_of(login)
+    assert inputs.secrets({"password": 12345}) == ("12345",)
+    assert inputs.redact({"password": 12345, "account": None}) == {"password": "[[secret]]", "account": None}
+    assert inputs.redact({"tokens": ["a", None]}) == {"tokens": ["[[secret]]", None]}
+
+
+def test_secrets_nested_too_deeply_are_hidden_as_a_whole():
+    deep: Any = {"password": PASSWORD}
+    for _ in range(100_000):
+        deep = {"password": "x", "next": deep}
+    inputs = inputs_of(login)
+    assert inputs.redact({"chain": deep}) == {"chain": "[[secret]]"}
+    assert PASSWORD in inputs.secrets({"chain": deep})
+
+
+@attrs.define
+class Checked:
+    password: Annotated[str, SECRET]
+
+    def __attrs_post_init__(self):
+        raise ValueError(f"{self.password} is weak")
+
+
+def test_a_validator_that_tells_the_secret_is_not_quoted():
+    assert fault(Checked, {"password": PASSWORD}) == ("x", "is not valid")
+
+
+def test_a_secret_in_any_member_of_a_union_is_hidden():
+    inputs = inputs_for(Annotated[str | int, SECRET] | list[Annotated[str, SECRET]])
+    assert inputs.redact({"x": PASSWORD}) == {"x": "[[secret]]"}
+    assert inputs.redact({"x": [PASSWORD]}) == {"x": ["[[secret]]"]}
+    assert inputs.redact({"x": 5}) == {"x": 5}
+    assert inputs.structure({"x": PASSWORD}) == {"x": PASSWORD}
+
+
+def test_a_secret_is_a_str_that_does_not_show_itself():
+    secret = Secret(PASSWORD)
+    assert repr([secret, {"a": secret}]) == "[[[secret]], {'a': [[secret]]}]"
+    assert (secret, hash(secret), f"{secret}", str(secret)) == (PASSWORD, hash(PASSWORD), PASSWORD, PASSWORD)
+    assert json.loads(json.dumps(secret)) == PASSWORD
+    assert msgspec.json.decode(msgspec.json.encode(secret, enc_hook=str)) == PASSWORD
+    assert sqlite3.connect(":memory:").execute("select ?", (secret,)).fetchone() == (PASSWORD,)
+    assert type(pickle.loads(pickle.dumps(secret))) is Secret
+    assert copy.deepcopy(SECRET) is pickle.loads(pickle.dumps(SECRET)) is SECRET
+    assert repr(Annotated[str, SECRET]) == "typing.Annotated[str, SECRET]"
+
+
+# Properties
+
+ANNOTATIONS = st.sampled_from(
+    [int, float, str, bool, None, dt.datetime, uuid.UUID, decimal.Decimal, bytes, Color, Level, list[int], set[str]]
+    + [tuple[int, str], dict[str, int], dict[int, str], int | str, Address, Node, Circle | Square, Cat | Dog, Movie, Pair]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["zip", "value", "kind"]), inner),
+)
+
+
+@given(ANNOTATIONS, JSON)
+def test_any_json_value_is_structured_or_refused_with_a_typed_error(annotation, value):
+    inputs = inputs_for(annotation)
+    try:
+        inputs.structure({"x": value})
+    except TypedError as error:
+        assert error.errors  # noqa: PT017 - both outcomes are right
+
+
+@given(ANNOTATIONS, st.text() | st.lists(st.text(), min_size=1))
+def test_any_text_is_structured_or_refused_with_a_typed_error(annotation, value):
+    inputs = inputs_for(annotation)
+    try:
+        inputs.structure({"x": value}, text={"x"})
+    except TypedError as error:
+        json.dumps(error.payload(), allow_nan=False).encode()
