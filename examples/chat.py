@@ -1,8 +1,8 @@
 """A chat that answers token by token, as a language model does.
 
-It needs no model: it streams the topic of Python's own documentation that fits the prompt best. With OPENAI_BASE_URL and
-OPENAI_API_KEY set (and OPENAI_MODEL, if you like) it relays a real model instead. A browser's EventSource that loses the
-connection goes on where it was, and one that has everything is told to stay away. Leave with Ctrl-C: the work stops too.
+It needs no model: it streams the topic of Python's own documentation that fits the prompt best. With OPENAI_BASE_URL
+and OPENAI_API_KEY set (and OPENAI_MODEL, if you like) it relays a real model instead. An EventSource that loses the
+connection goes on where it was, and one that has everything is told to stay away. Whoever leaves stops the work.
 
     hypercorn --worker-class trio examples.chat:app
     curl -N '127.0.0.1:8000/api/chat/stream?prompt=how+do+decorators+work'
@@ -69,36 +69,8 @@ async def recite(sse: EventStream, library: "Library", prompt: str, pace: float,
 NOTHING_FITS = (
     "Python's documentation has no topic on that. Ask about lambda, decorators, slices or the with statement."
 )
-SMALL_WORDS = set(
-    [
-        "a",
-        "an",
-        "and",
-        "about",
-        "are",
-        "be",
-        "can",
-        "do",
-        "does",
-        "explain",
-        "how",
-        "i",
-        "is",
-        "it",
-        "like",
-        "me",
-        "of",
-        "on",
-        "s",
-        "tell",
-        "that",
-        "the",
-        "to",
-        "use",
-        "what",
-        "work",
-    ]
-)
+FITS = 0.5  # the least score of a topic that says anything of the prompt
+SMALL_WORDS = re.compile("an?|and|about|are|be|can|do|does|explain|how|i|is|it|me|of|on|s|tell|the|to|use|what|work")
 
 
 class Library:
@@ -115,7 +87,7 @@ class Library:
         """The topic that fits best, or None where none fits at all."""
         asked = words(prompt)
         score, best = max((self.score(topic, asked), topic) for topic in self.texts)
-        return best if score > 0.5 else None
+        return best if score > FITS else None
 
     def score(self, topic: str, asked: list[str]) -> float:
         """A word counts the more, the fewer topics have it and the more often this one does; most in its name."""
@@ -130,45 +102,44 @@ class Library:
 
 
 def words(text: str) -> list[str]:
-    """Its words, in lower case and without their endings: slices and slicing are one. Those that tell little are left out."""
+    """Its telling words, in lower case and without their endings: `slices` and `slicing` are one."""
     found = re.findall(r"[a-z_]+", text.lower())
-    return [re.sub("s*(ing|ed|e)?s*$", "", word) or word for word in found if word not in SMALL_WORDS]
+    return [re.sub("s*(ing|ed|e)?s*$", "", word) or word for word in found if not SMALL_WORDS.fullmatch(word)]
 
 
 # With a model
 
 
 async def relay(sse: EventStream, prompt: str, *, task_status: trio.TaskStatus[None]) -> None:
-    """Pass on what a model says. However this ends, a reader who leaves included, the request to the model is closed."""
-    import httpx  # only here: the extra `client` installs it
-    from httpx_sse import aconnect_sse
+    """Pass on what a model says; when the reader leaves, the request to the model is closed too."""
+    import httpx  # noqa: PLC0415 - of the extra `client`, which is needed only here
+    from httpx_sse import aconnect_sse  # noqa: PLC0415
 
     url = os.environ["OPENAI_BASE_URL"].rstrip("/") + "/chat/completions"
     headers = {"Authorization": f"Bearer {os.environ['OPENAI_API_KEY']}"}
     model = os.environ.get("OPENAI_MODEL", "gpt-4o-mini")
     question = {"model": model, "messages": [{"role": "user", "content": prompt}], "stream": True}
-    number = 0
+    number, failed = 0, False
     try:
         async with (
             httpx.AsyncClient(headers=headers, timeout=60) as client,
             aconnect_sse(client, "POST", url, json=question) as upstream,
         ):
-            if upstream.response.status_code != 200:
+            if upstream.response.status_code != httpx.codes.OK:
                 raise unavailable(f"answered with status {upstream.response.status_code}")
             task_status.started()
             async with aclosing(upstream.aiter_sse()) as events:
                 async for event in events:
-                    if event.data == "[DONE]":
-                        continue  # the end of the answer follows
-                    chunk = json.loads(event.data)
-                    if "error" in chunk:
-                        raise unavailable("broke off")
-                    for choice in chunk["choices"]:
+                    chunk = json.loads(event.data) if event.data != "[DONE]" else {}
+                    failed = failed or "error" in chunk
+                    for choice in chunk.get("choices", ()):
                         if token := choice["delta"].get("content"):
                             number += 1
                             await sse.send(token, event="token", id=str(number))
     except httpx.HTTPError as error:
         raise unavailable(f"can't be reached, or broke off ({type(error).__name__})") from None
+    if failed:
+        raise unavailable("broke off")
     await sse.send({"done": True, "model": model}, event="done", id="done")
 
 

@@ -40,7 +40,7 @@ ITEMS = ("tea", "coffee, ground", 'nails, 2"', "a card\nof two lines")
 async def lifespan(app: Keryx) -> AsyncIterator[Path]:
     """What it yields is `app.state`: where the table is."""
     path = Path(os.environ.get("EXPORT_DB") or Path(tempfile.gettempdir(), "keryx-trio-export.db"))
-    if not path.exists():
+    if not await trio.Path(path).exists():
         await build(app, path)
     yield path
 

@@ -16,7 +16,7 @@ import enum
 import types
 import typing
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final, Literal, NewType, Union, get_args, get_origin
 
 import attrs
@@ -26,6 +26,9 @@ from msgspec import Meta
 from keryx_trio.uploads import UploadFile
 
 REDACTED: Final = "[[secret]]"
+
+_MAX_DEPTH: Final = 50
+"""Lists in lists, and so on, that nobody writes by hand: such a type goes on for ever."""
 
 
 class _Marker(enum.Enum):
@@ -371,3 +374,28 @@ def _hints(form: type) -> dict[str, Any]:
         return typing.get_type_hints(form, localns={form.__name__: form}, include_extras=True)
     except NameError as error:
         raise TypeError(f"{show(form)}: {error}; its annotations must be resolvable at run time") from None
+
+
+def readings(annotation: Any) -> Iterator[Reading]:
+    """The readings of a type and of everything in it, depth first; a class that contains itself comes once.
+
+    Raises:
+        TypeError: inputs cannot have some type in it; for that of a field the message names the field.
+    """
+    seen: set[type] = set()
+    waiting = [(annotation, 0, "")]
+    while waiting:
+        current, depth, where = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise TypeError(f"{where}an alias that contains itself cannot be described; use a class")
+        try:
+            reading = read(current)
+        except TypeError as error:
+            raise TypeError(f"{where}{error}") from None
+        yield reading
+        if reading.kind is Kind.CLASS and reading.form not in seen:
+            seen.add(reading.form)
+            fields = fields_of(reading.form)
+            waiting += [(field.annotation, 0, f"{show(reading.form)}.{field.name}: ") for field in fields]
+        if reading.kind is not Kind.LITERAL:  # whose parts are values
+            waiting += [(part, depth + 1, where) for part in reading.parts]

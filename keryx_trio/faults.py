@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
@@ -93,12 +93,11 @@ def flatten(error: BaseException, path: tuple[Step, ...]) -> Iterator[tuple[tupl
 
 
 def _step(inner: BaseException, group: BaseValidationError) -> tuple[Step, ...]:
-    for note in getattr(inner, "__notes__", ()):
-        if isinstance(note, AttributeValidationNote):
-            return (("field", attrs.fields_dict(group.cl)[note.name].metadata["key"]),)
-        if isinstance(note, IterableValidationNote):
-            return (("item", note.index),)
-    return ()
+    """Every error in a group bears a note of its place; it is the last one, others would be the error's own."""
+    note = inner.__notes__[-1]
+    if isinstance(note, AttributeValidationNote):
+        return (("field", attrs.fields_dict(group.cl)[note.name].metadata["key"]),)
+    return (("item", cast("IterableValidationNote", note).index),)
 
 
 def _as_fault(error: BaseException) -> Fault:
@@ -167,8 +166,7 @@ def _check(name: str, limit: Any, unit: str) -> Check:  # noqa: PLR0911 - one li
         case "pattern":
             search = re.compile(limit).search
             return lambda value: search(value) is not None, f"must match the pattern {limit}"
-    wanted = "with" if limit else "without"
-    return lambda value: (value.tzinfo is not None) == limit, f"must be {wanted} a time zone"
+    return lambda value: (value.tzinfo is not None) == limit, f"must have {'a' if limit else 'no'} time zone"
 
 
 def _length(bound: str, limit: int, unit: str) -> str:

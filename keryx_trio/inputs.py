@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 from cattrs.errors import BaseValidationError
 
-from keryx_trio.annotations import REDACTED, SECRET, Secret, read
+from keryx_trio.annotations import REDACTED, SECRET, Secret, readings
 from keryx_trio.errors import ErrorType, TypedError
 from keryx_trio.faults import REQUIRED, Fault, brief, flatten, show_path
 from keryx_trio.redaction import Redact, redactor, strings
@@ -196,19 +196,17 @@ class Inputs:
 def _parameter(
     name: str, annotation: Any, default: Any, from_json: JsonConverter, from_text: TextConverter
 ) -> Parameter:
-    try:
-        reading = read(annotation)
-        take = from_json.take(reading)
-        text_take = from_text.take(reading)
-    except RecursionError:
-        raise TypeError("an alias that contains itself cannot be described; use a class") from None
+    reading, *_ = readings(annotation)
+    take = from_json.take(reading)
+    text_take = from_text.take(reading)
+    redact = redactor(annotation)
     if default is attrs.NOTHING:
-        return Parameter(name, annotation, default, take, text_take, redactor(annotation), _no_default)
+        return Parameter(name, annotation, default, take, text_take, redact, _no_default)
     try:
         structured = take(default)
     except (Fault, BaseValidationError) as error:
         raise TypeError(f"its default does not fit its type: {brief(error)}") from None
-    return Parameter(name, annotation, structured, take, text_take, redactor(annotation), _filler(structured))
+    return Parameter(name, annotation, structured, take, text_take, redact, _filler(structured))
 
 
 def _no_default() -> Any:

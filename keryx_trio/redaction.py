@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from keryx_trio.annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read
+from keryx_trio.annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read, readings
 from keryx_trio.faults import Fault
 from keryx_trio.structuring import parse
 from keryx_trio.unions import may_take
@@ -27,18 +27,7 @@ def redactor(annotation: Any) -> Redact | None:
 
 def has_secret(annotation: Any) -> bool:
     """Whether any part of a type is secret."""
-    seen: set[type] = set()
-    waiting = [annotation]
-    while waiting:
-        reading = read(waiting.pop())
-        if reading.secret:
-            return True
-        if reading.kind is Kind.CLASS and reading.form not in seen:
-            seen.add(reading.form)
-            waiting += [field.annotation for field in fields_of(reading.form)]
-        if reading.kind is not Kind.LITERAL:  # whose parts are values
-            waiting += reading.parts
-    return False
+    return any(reading.secret for reading in readings(annotation))
 
 
 def strings(value: object) -> Iterator[str]:

@@ -216,8 +216,7 @@ def _default(default: Any) -> Any:
             raise TypeError("what a factory makes is not known before it is called")
         default = default.factory()
     value = msgspec.to_builtins(default, str_keys=True, order="deterministic")
-    json.dumps(value, allow_nan=False)
-    return value
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
 def _docstring(form: type) -> str:

@@ -91,7 +91,7 @@ _KEPT: Final = _Kept()
 class StreamingResponse:
     """A response that is produced while it is read. Made by `sse` or `stream`, and returned by the action."""
 
-    __slots__ = ("_args", "_file", "_maker", "_source", "_wire", "content_type", "headers", "outbox")
+    __slots__ = ("_args", "_file", "_maker", "_source", "_wire", "comments", "content_type", "headers", "outbox")
 
     def __init__(self, source: Any, args: tuple[Any, ...], content_type: str, headers: Mapping[str, str] | None) -> None:
         if isinstance(source, (str, bytes)) and not isinstance(self, ByteStream):
@@ -102,6 +102,7 @@ class StreamingResponse:
         self._wire: Wire = _KEPT
         self._maker = _current_task()
         self.outbox = Outbox()
+        self.comments = 0
         self.content_type = content_type
         self.headers = [(b"content-type", content_type.encode("latin-1"))] + [
             field for field in header_fields.checked(headers) if field[0] != b"content-type"
@@ -232,7 +233,7 @@ class EventStream(StreamingResponse):
     reader's leaving or the timeout can be noticed.
     """
 
-    __slots__ = ("comments", "ping")
+    __slots__ = ("ping",)
 
     def __init__(
         self,
@@ -245,7 +246,6 @@ class EventStream(StreamingResponse):
             raise ValueError(f"ping is a number of seconds, 0 for never, not {ping!r}")
         super().__init__(source, args, "text/event-stream", headers)
         self.ping = ping
-        self.comments = 0
 
     async def send(
         self,

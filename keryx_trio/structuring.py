@@ -20,7 +20,7 @@ from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from keryx_trio.annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read, show
+from keryx_trio.annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read
 from keryx_trio.faults import Check, Fault, at, checks, expected
 from keryx_trio.scalars import Take, as_key, from_json, from_text, single
 from keryx_trio.unions import Budget, Member, ordered, union_from_json, union_from_text
@@ -161,7 +161,7 @@ class JsonConverter(BaseConverter):
         fields = {f"f{place}": field for place, field in enumerate(fields_of(form))}
         stand_in = attrs.make_class(form.__name__, {name: _stand_in_field(field) for name, field in fields.items()})
         overrides: dict[str, Any] = {
-            name: override(rename=field.key, struct_hook=self._field_hook(form, field))
+            name: override(rename=field.key, struct_hook=self.get_structure_hook(field.annotation))
             for name, field in fields.items()
         }
         structure: Hook = make_dict_structure_fn(stand_in, self, _cattrs_use_linecache=False, **overrides)
@@ -177,12 +177,6 @@ class JsonConverter(BaseConverter):
             return _construct(form, {name: value for name, value in values.items() if value is not ABSENT})
 
         return take
-
-    def _field_hook(self, form: type, field: Field) -> Hook:
-        try:
-            return self.get_structure_hook(field.annotation)
-        except TypeError as error:
-            raise TypeError(f"{show(form)}.{field.name}: {error}") from None
 
 
 class TextConverter(JsonConverter):

@@ -1,3 +1,4 @@
+# ruff: noqa: PYI061 - a Literal with None in it is what is tested
 import copy
 import dataclasses
 import datetime as dt
@@ -101,6 +102,19 @@ class Ring:
 
 
 @attrs.define
+class Disc:
+    kind: Literal["circle", "disc"]
+    hole: float
+
+
+class Unhashable(msgspec.Struct, frozen=True):
+    size: int
+
+    def __hash__(self):
+        raise OverflowError(PASSWORD)
+
+
+@attrs.define
 class Cat:
     lives: int
 
@@ -155,7 +169,9 @@ class Adult:
 
 UserId = NewType("UserId", Annotated[int, Meta(ge=1)])
 Name = TypeAliasType("Name", Annotated[str, Meta(max_length=5)])
-Endless = TypeAliasType("Endless", "list[Endless] | int")
+Postponed = TypeAliasType("Postponed", "list[Postponed]")
+Endless = type("TypeAliasType", (), {})()  # what `type Endless = list[Endless]` makes since Python 3.12
+Endless.__value__ = list[Endless]
 
 
 def inputs_of(function: Callable, name: str = "test") -> Inputs:
@@ -275,6 +291,7 @@ ID = uuid.UUID("12345678-1234-5678-1234-567812345678")
         (Circle | Square | None, {"side": 1}, Square(1.0)),
         (Circle | Square, Square(1.0), Square(1.0)),
         (Cat | Dog, {"tricks": []}, Dog([])),
+        (Circle | Disc, {"kind": "circle", "hole": 1}, Disc("circle", 1.0)),
         (Cat | dict[str, int], {"legs": 4}, {"legs": 4}),
         (Annotated[decimal.Decimal, Meta(ge=1.1, multiple_of=0.1)], "1.1", decimal.Decimal("1.1")),
         (Annotated[float, Meta(multiple_of=0.1)], 0.3, 0.3),
@@ -333,6 +350,7 @@ def test_a_json_value_of_the_right_kind_is_structured(annotation, value, wanted)
         (Cat | Dog, {}, "fits none of: Cat (lives: is required); Dog (tricks: is required)"),
         (Adult, {"age": 3}, "must be of age, not 3"),
         (Adult, {"age": -1}, "is not valid"),
+        (set[Unhashable], [{"size": 1}], "is not valid"),
         (Annotated[int, Meta(ge=1)], 0, "must be >= 1"),
         (Annotated[int, Meta(gt=1)], 1, "must be > 1"),
         (Annotated[int, Meta(le=1)], 2, "must be <= 1"),
@@ -348,8 +366,8 @@ def test_a_json_value_of_the_right_kind_is_structured(annotation, value, wanted)
         (Annotated[str, Meta(pattern="^a+$")], "b", "must match the pattern ^a+$"),
         (Annotated[list[int], Meta(min_length=2)], [1], "must have at least 2 items"),
         (Annotated[dict[str, int], Meta(max_length=1)], {"a": 1, "b": 2}, "must have at most 1 item"),
-        (Annotated[dt.datetime, Meta(tz=True)], "2026-01-31T12:00:00", "must be with a time zone"),
-        (Annotated[dt.datetime, Meta(tz=False)], "2026-01-31T12:00:00Z", "must be without a time zone"),
+        (Annotated[dt.datetime, Meta(tz=True)], "2026-01-31T12:00:00", "must have a time zone"),
+        (Annotated[dt.datetime, Meta(tz=False)], "2026-01-31T12:00:00Z", "must have no time zone"),
         (Annotated[int | None, Meta(ge=1)], 0, "must be >= 1"),
         (UserId, 0, "must be >= 1"),
         (Annotated[Name, Meta(max_length=9)], "much too long", "must be at most 9 characters long"),
@@ -457,7 +475,11 @@ def test_text_is_coerced(annotation, value, wanted):
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [(word, value) for value, words in {True: "true 1 On YES", False: "false 0 Off no"}.items() for word in words.split()],
+    [
+        (word, value)
+        for value, words in {True: "true 1 On YES", False: "false 0 Off no"}.items()
+        for word in words.split()
+    ],
 )
 def test_a_boolean_in_text_may_be_spelt_in_four_ways(text, wanted):
     assert from_text(bool, text) is wanted
@@ -504,7 +526,7 @@ def test_long_lists_of_allowed_values_are_cut():
     assert fault(many, "x")[1].endswith("v19 and 5 more")
 
 
-async def everything(
+async def everything(  # noqa: PLR0917 - an action has many inputs
     connection: Connection,
     prompt: Annotated[str, Meta(min_length=1)],
     count: int,
@@ -638,7 +660,13 @@ async def two(n: int, mode: str): ...
 
 @pytest.mark.parametrize(
     "function",
-    [Service().method, Service(), decorated(two), functools.partial(two, mode="a"), functools.partial(Service().method)],
+    [
+        Service().method,
+        Service(),
+        decorated(two),
+        functools.partial(two, mode="a"),
+        functools.partial(Service().method),
+    ],
 )
 def test_methods_objects_decorators_and_partials_are_read_through(function):
     inputs = inputs_of(function)
@@ -703,7 +731,8 @@ class Odd(enum.Enum):
         (Bare, attrs.NOTHING, "Bare.field has no annotation"),
         (Odd, attrs.NOTHING, r"Odd: \(1, 2\) has no JSON form"),
         (Literal[b"a"], attrs.NOTHING, "has no JSON form"),
-        (Endless, attrs.NOTHING, "an alias that contains itself|Endless"),
+        (Endless, attrs.NOTHING, "an alias that contains itself"),
+        (Postponed, attrs.NOTHING, "Postponed. cannot be described"),
         (set[list[int]], attrs.NOTHING, "the items of a set must be hashable"),
         (set[Node], attrs.NOTHING, "the items of a set must be hashable"),
         (set, attrs.NOTHING, "the items of a set must be hashable"),
@@ -727,7 +756,7 @@ def test_an_input_that_cannot_be_described_is_refused_at_registration(annotation
 # Secrets
 
 
-async def login(
+async def login(  # noqa: PLR0917 - as above
     name: str,
     password: Annotated[str, SECRET, Meta(min_length=20)] | None = None,
     account: Login | None = None,
@@ -774,7 +803,9 @@ def test_a_secret_is_in_no_error_and_no_record_of_a_call_that_failed(raw, text):
         inputs.structure(raw, text=raw if text else ())
     error = caught.value
     assert error.__context__ is error.__cause__ is None
-    shown = repr([error.args, vars(error), error.payload(), inputs.redact({k: v for k, v in raw.items() if k != "keys"})])
+    shown = repr(
+        [error.args, vars(error), error.payload(), inputs.redact({k: v for k, v in raw.items() if k != "keys"})]
+    )
     shown += "".join(traceback.format_exception(error))
     assert PASSWORD not in shown
     assert PASSWORD.encode("unicode_escape").decode() not in shown
@@ -786,16 +817,16 @@ def test_secrets_are_found_and_hidden_in_raw_and_structured_values_alike():
     raw = {
         "name": "a",
         "password": "p" * 20,
-        "account": {"user": "u", "password": "one"},
-        "tokens": ["two", "three"],
-        "keys": {"k": "four"},
-        "pair": [1, "five"],
-        "either": {"user": "u", "password": "six"},
-        "chain": {"password": "seven", "next": {"password": "eight"}},
+        "account": {"user": "u", "password": "secret 1"},
+        "tokens": ["secret 2", "secret 3"],
+        "keys": {"k": "secret 4"},
+        "pair": [1, "secret 5"],
+        "either": {"user": "u", "password": "secret 6"},
+        "chain": {"password": "secret 7", "next": {"password": "secret 8"}},
         "other": "shown nowhere",
     }
     values = inputs.structure(raw)
-    found = ("p" * 20, "one", "two", "three", "four", "five", "six", "seven", "eight")
+    found = ("p" * 20, *(f"secret {number}" for number in range(1, 9)))
     assert inputs.secrets(raw) == inputs.secrets(values) == found
     assert inputs.redact(raw)["account"] == inputs.redact(values)["account"] == {"user": "u", "password": "[[secret]]"}
     assert not any(secret in repr((values, inputs.redact(raw), inputs.model(**values))) for secret in found)
@@ -854,9 +885,11 @@ def test_a_secret_is_a_str_that_does_not_show_itself():
 # Properties
 
 ANNOTATIONS = st.sampled_from(
-    [int, float, str, bool, None, dt.datetime, uuid.UUID, decimal.Decimal, bytes, Color, Level, list[int], set[str]]
-    + [tuple[int, str], dict[str, int], dict[int, str], int | str, Address, Node, Circle | Square, Cat | Dog, Movie, Pair]
-)
+    [
+        int, float, str, bool, None, dt.datetime, uuid.UUID, decimal.Decimal, bytes, Color, Level, list[int], set[str],
+        tuple[int, str], dict[str, int], dict[int, str], int | str, Address, Node, Circle | Square, Cat | Dog, Movie, Pair,
+    ]
+)  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(["zip", "value", "kind"]), inner),

@@ -1,3 +1,4 @@
+# ruff: noqa: PYI061 - a Literal with None in it is what is tested
 import dataclasses
 import datetime as dt
 import decimal
@@ -289,7 +290,11 @@ def test_the_schema_of_inputs_is_made_once_and_keeps_the_order_of_the_signature(
         (decimal.Decimal, decimal.Decimal("1.5"), "1.5"),
         (set[str], {"b", "a"}, ["a", "b"]),
         (tuple[int, str], (1, "a"), [1, "a"]),
-        (Point, Point(1, dt.datetime(2026, 1, 31), []), {"x": 1, "when": "2026-01-31T00:00:00", "names": []}),
+        (
+            Point,
+            Point(1, dt.datetime(2026, 1, 31, tzinfo=dt.UTC), []),
+            {"x": 1, "when": "2026-01-31T00:00:00Z", "names": []},
+        ),
         (Login | None, None, None),
     ],
 )
