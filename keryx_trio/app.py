@@ -208,7 +208,12 @@ class Keryx:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
         running, self._running = self._running, None
         assert running is not None
-        return await running.__aexit__(kind, error, trace)
+        try:
+            return await running.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if unwrap(group) is not error:
+                raise
+            return False  # the body's own exception, and no other: it goes on as it was raised
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Self]:

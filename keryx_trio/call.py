@@ -413,7 +413,7 @@ class Call:
                 correlation_id=self.connection.correlation_id,
                 identifier=self.connection.identifier,
                 method=self.origin.get("method"),
-                url=self.origin.get("url"),
+                url=self._scrubbed(self.origin.get("url")),
                 params=self.action.inputs.redact(self.raw),
                 error=error and self._scrubbed(error.message),
                 error_type=error and error.type.value,

@@ -319,11 +319,10 @@ trio.run(main)
 
 
 async def test_a_million_rows_take_no_more_memory_than_a_few(export_db, tmp_path: Path):
-    server = subprocess.Popen(
+    server = await trio.lowlevel.open_process(
         [sys.executable, "-c", SERVER],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
         cwd=Path(__file__).parent.parent,
     )
 
@@ -333,7 +332,7 @@ async def test_a_million_rows_take_no_more_memory_than_a_few(export_db, tmp_path
 
     file = tmp_path / "orders.csv"
     try:
-        url = (await trio.to_thread.run_sync(server.stdout.readline)).strip() + "/api/export"
+        url = (await server.stdout.receive_some()).decode().strip() + "/api/export"
         async with httpx.AsyncClient(timeout=30) as client:
             await client.get(url, params={"limit": 20_000})
             before = peak = memory()
@@ -346,8 +345,8 @@ async def test_a_million_rows_take_no_more_memory_than_a_few(export_db, tmp_path
                             peak = max(peak, memory())
     finally:
         server.terminate()
-        server.wait(10)
-        server.stdout.close()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
+            await server.wait()
     with file.open(newline="", encoding="utf-8") as lines:
         assert sum(1 for _ in csv.reader(lines)) == 1 + export.ROWS
     assert file.stat().st_size > 50_000_000

@@ -87,7 +87,9 @@ async def test_a_refusal_reaches_a_client_that_is_still_sending(
 ) -> None:
     async with serve(make_app()) as server:
         async with server.client(http2=http2) as client:
-            answer = await client.request(method, path, content=pieces(LARGE) if chunked else LARGE)
+            # Flow control makes HTTP/2 slow, and the server reads on for a moment only.
+            body = LARGE[: len(LARGE) // 10] if http2 else LARGE
+            answer = await client.request(method, path, content=pieces(body) if chunked else body)
             assert answer.status_code == status
             assert answer.json()["error"]["message"]
         await check_healthy(server)

@@ -338,15 +338,20 @@ async def test_an_open_stream_keeps_its_connection_whatever_others_with_its_cook
     async def plain(connection: Connection) -> str:
         return connection.id
 
-    async with serve(app) as server, server.client(headers={"Cookie": "__session=one-and-the-same"}) as client:
-        async with client.stream("GET", "/api/stream") as first, client.stream("GET", "/api/stream") as second:
-            texts = [first.aiter_text(), second.aiter_text()]
-            ids = [(await anext(text)).removeprefix("data: ").strip() for text in texts]
+    cookie = "Cookie: __session=one-and-the-same"
+    async with serve(app) as server, server.client(headers=dict([cookie.split(": ")])) as client:
+        async with open_raw(server.port) as first, open_raw(server.port) as second:
+            ids = set()
+            for raw in (first, second):
+                await raw.request("GET", "/api/stream", cookie)
+                await raw.head()
+                ids.add((await raw.chunk()).decode().removeprefix("data: ").strip())
             others = {(await client.get("/api/plain")).json() for _ in range(5)}
-            assert set(app.connections) >= set(ids)
-            await until(lambda: set(app.connections) == set(ids))
-            assert len({*ids, *others}) == 7
+            assert len(ids | others) == 7
+            assert set(app.connections) >= ids
+            await until(lambda: set(app.connections) == ids)
             end.set()
+            assert (await first.body(), await second.body()) == (b"", b"")
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_request_makes_no_noise(journal: Any) -> None:

@@ -1,0 +1,99 @@
+"""A headless Chromium, led over the plain WebDriver protocol."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import httpx
+import trio
+
+DRIVER: Final = shutil.which("chromedriver")
+CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+OPTIONS: Final = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--no-proxy-server",
+)
+
+
+@attrs.frozen
+class Browser:
+    """A window."""
+
+    driver: httpx.AsyncClient
+
+    async def open(self, url: str) -> None:
+        """Go to a page, and wait until it has loaded."""
+        await self._command("url", url=url)
+
+    async def run(self, script: str, *args: Any) -> Any:
+        """What a script returns; a function's body, with `arguments`."""
+        return await self._command("execute/sync", script=script, args=args)
+
+    async def until(self, script: str, *args: Any) -> Any:
+        """What a script returns, once that is true."""
+        while not (value := await self.run(script, *args)):
+            await trio.sleep(0.01)
+        return value
+
+    async def _command(self, name: str, **body: Any) -> Any:
+        return _value(await self.driver.post(name, json=body))
+
+
+@asynccontextmanager
+async def open_browser(profile: Path) -> AsyncIterator[Browser]:
+    """A browser with a profile of its own, which is a folder that is thrown away."""
+    assert DRIVER is not None
+    async with trio.open_nursery() as nursery:
+        running = partial(
+            trio.run_process, [DRIVER, "--port=0"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        process: trio.Process = await nursery.start(running)
+        port = await nursery.start(_listen, process)
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as driver:
+            chrome = {"binary": CHROMIUM, "args": [*OPTIONS, f"--user-data-dir={profile}"]}
+            wanted = {"browserName": "chrome", "goog:chromeOptions": chrome}
+            session = _value(await driver.post("/session", json={"capabilities": {"alwaysMatch": wanted}}))["sessionId"]
+            driver.base_url = driver.base_url.join(f"/session/{session}/")
+            try:
+                yield Browser(driver)
+            finally:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+                    await driver.delete("")
+        process.terminate()
+
+
+async def _listen(process: trio.Process, task_status: trio.TaskStatus[int]) -> None:
+    """Tells the driver's port, and reads on, so that it never waits for a reader."""
+    assert process.stdout is not None
+    output, told = "", False
+    async for data in process.stdout:
+        output += data.decode(errors="replace")
+        found = re.search(r"successfully on port (\d+)", output)
+        if found and not told:
+            told = True
+            task_status.started(int(found[1]))
+
+
+def _value(answer: httpx.Response) -> Any:
+    value = answer.json()["value"]
+    if answer.is_error:
+        raise AssertionError(f"{value['error']}: {value['message']}")
+    return value
