@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import cattrs
 import msgspec
-from cattrs.preconf.msgspec import make_converter
 
-_converter: Final[cattrs.Converter] = make_converter(use_alias=True)  # a field goes out under the name it came in by
+_converter: Final = cattrs.Converter(use_alias=True)  # a field goes out under the name it came in by
 
 _LEAVES: Final = frozenset(
     {str, int, float, bool, type(None), bytes, uuid.UUID, decimal.Decimal}
