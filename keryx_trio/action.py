@@ -9,8 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import attrs
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_NO_EVENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def _methods(method: str | Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +52,7 @@ class Web:
     method: str | Sequence[str] = attrs.field(default="GET", converter=_methods)
     streaming: bool = False
     produces: str | None = None
-    events: Mapping[str, Any] = attrs.field(default=None, converter=attrs.converters.default_if_none(_NO_EVENTS))
+    events: Mapping[str, Any] | None = None
     parameters: tuple[str, ...] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -125,11 +122,9 @@ class Action(Generic[P, R]):
         self.timeout = timeout
         self.middleware = tuple(middleware)
         self.inputs = Inputs.of(function, action=name, connection_type=Connection)
-        unknown = [key for key in web.parameters if key not in self.inputs.keys] if web else []
-        if unknown:
-            raise TypeError(
-                f"action {name}: the route {web.route if web else ''} has {{{unknown[0]}}}, which is no input of the function"
-            )
+        for parameter in web.parameters if web else ():
+            if parameter not in self.inputs.keys:
+                raise TypeError(f"action {name}: its route has {{{parameter}}}, which is no input of the function")
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:

@@ -205,11 +205,14 @@ class Keryx:
         self._running = self._run()
         return await self._running.__aenter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool | None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
         running, self._running = self._running, None
-        assert running is not None
+        if running is None:
+            raise RuntimeError("the application is not running")
         try:
-            return await running.__aexit__(kind, error, trace)
+            return await running.__aexit__(kind, error, trace)  # noqa: ASYNC102 - `_run` shields what must be
         except BaseExceptionGroup as group:
             if unwrap(group) is not error:
                 raise
@@ -217,7 +220,7 @@ class Keryx:
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Self]:
-        """From the lifespan's start to its end; the tasks of `app.nursery` have ended before what they use is closed."""
+        """From the lifespan's start to its end; tasks of `app.nursery` have ended before what they use is closed."""
         self.drain_deadline = None
         with logs.configured(self.config.log):
             async with trio.open_nursery() as outer:
@@ -228,7 +231,7 @@ class Keryx:
                         try:
                             yield self
                         finally:
-                            await self._drain()
+                            await self._drain()  # noqa: ASYNC102 - shielded, and bounded, in there
                             self._nursery.cancel_scope.cancel()
                             with trio.CancelScope(shield=True):
                                 await held.wait()
@@ -245,15 +248,16 @@ class Keryx:
         finally:
             held.set()
 
-    def shut_down(self) -> None:
+    def shut_down(self) -> float:
         """Stop taking calls: streams end with their last words, plain calls may finish within `config.drain_timeout`.
 
-        Returns at once, and does nothing the second time.
+        Returns at once the moment at which the drain is over, on trio's clock. Does nothing the second time.
         """
         if self.drain_deadline is None:
             self.drain_deadline = trio.current_time() + self.config.drain_timeout
             for call in list(self._calls):
                 call.shut_down(self.drain_deadline)
+        return self.drain_deadline
 
     @contextmanager
     def running(self, call: Call) -> Iterator[None]:
@@ -270,9 +274,7 @@ class Keryx:
 
     async def _drain(self) -> None:
         """Wait for the open calls, no longer than the shutdown allows, and name those that are left behind."""
-        self.shut_down()
-        assert self.drain_deadline is not None
-        with trio.CancelScope(shield=True, deadline=self.drain_deadline + LAST_WRITES):
+        with trio.CancelScope(shield=True, deadline=self.shut_down() + LAST_WRITES):
             while self._calls:
                 await self._idle.park()
         for call in self._calls:
@@ -315,9 +317,9 @@ class Keryx:
                 await send({"type": "lifespan.startup.complete"})
                 stage = "shutdown"
                 await receive()
-        except Exception as error:  # noqa: BLE001 - the server is told, and stops
+        except Exception as error:
             cause = unwrap(error)
-            self.log.exception(f"the application failed in its {stage}", cause)
+            self.log.exception("the application failed", cause, stage=stage)
             await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {cause}"})
         else:
             await send({"type": "lifespan.shutdown.complete"})

@@ -65,13 +65,13 @@ class Reply(Wire, Protocol):
     async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
         """Answer with an error."""
 
-    def declines(self, stream: StreamingResponse) -> bool:
+    def declines(self) -> bool:
         """Whether only the head of a stream is asked for (HEAD)."""
 
-    async def open(self, stream: StreamingResponse, items: list[Item]) -> None:
+    async def open(self, stream: StreamingResponse, items: list[Any]) -> None:
         """Start a stream, with what it has sent by now."""
 
-    async def write(self, items: list[Item]) -> None:
+    async def write(self, items: list[Any]) -> None:
         """Write items of the stream, together."""
 
     async def ping(self) -> None:
@@ -199,7 +199,9 @@ class Call:
         self.connection.scope = CallScope(nursery, self.verdict, self._secrets)
         params = inputs.structure(self.raw, text=self.text)
         middleware = self.app.middleware_of(self.action)
-        value = await run_around(self.action, middleware, params, self.connection, self.verdict, self.app.log)
+        value = await run_around(
+            self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log
+        )
         if isinstance(value, StreamingResponse):
             value.attach(self.reply)
             await value.prepare()
@@ -207,7 +209,7 @@ class Call:
 
     async def _produce(self, stream: StreamingResponse, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Produce a stream while it is delivered; ends when its producer has."""
-        if self.verdict() is not None or self.reply.declines(stream):
+        if self.verdict() is not None or self.reply.declines():
             user.cancel_scope.cancel()
             await stream.discard()
             return
@@ -310,7 +312,7 @@ class Call:
                             await reply.ping()
             payload = None
             if outbox.end.error is not None:
-                typed, payload = self._told(outbox.end.error)
+                _, payload = self._told(outbox.end.error)
                 payload = payload if outbox.end.data is None else self._scrubbed(outbox.end.data)
             await reply.end(outbox.end, payload)
         except trio.BrokenResourceError:
@@ -402,7 +404,7 @@ class Call:
 
     def _log_call(self, outcome: Outcome, error: TypedError | None = None) -> None:
         self._logged = True
-        level: Level = "info" if error is None or error.status < 500 or outcome is Outcome.SHUTDOWN else "error"
+        level: Level = "error" if outcome is Outcome.ERROR and error is not None and error.is_ours else "info"
         if self.app.log.enabled(level):
             self.app.log.call(
                 level,
@@ -415,8 +417,8 @@ class Call:
                 method=self.origin.get("method"),
                 url=self._scrubbed(self.origin.get("url")),
                 params=self.action.inputs.redact(self.raw),
-                error=error and self._scrubbed(error.message),
-                error_type=error and error.type.value,
+                error=None if error is None else self._scrubbed(error.message),
+                error_type=None if error is None else error.type.value,
             )
 
     def _log_end(self) -> None:
@@ -437,4 +439,3 @@ class Call:
 
     def _milliseconds(self, moment: float) -> float:
         return (moment - self._opened) * 1000
-

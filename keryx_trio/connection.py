@@ -208,7 +208,7 @@ class Connection:
 
         view = Connection(self._peer, self.correlation_id, CallScope(scope.nursery, verdict, scope.secrets))
         with clock:
-            value = await run_around(action, app.middleware_of(action), values, view, verdict, app.log)
+            value = await run_around(action, app.middleware_of(action), values, view, verdict=verdict, log=app.log)
             if not clock.cancel_called:
                 return value
             if isinstance(value, StreamingResponse):

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+FIRST_SERVER_ERROR: Final = 500
 GENERIC_MESSAGE: Final = "The action failed. The server's log has the details."
 
 
@@ -96,6 +97,11 @@ class TypedError(Exception):
     def status(self) -> int:
         """The HTTP status that goes with this error's type."""
         return STATUSES.get(self.type, 500)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the fault is the server's and not the caller's."""
+        return self.status >= FIRST_SERVER_ERROR
 
     def payload(self, *, debug: bool = False) -> dict[str, Any]:
         """The error as the client sees it: `{message, type, timestamp, key?, value?, errors?, stack?}`.

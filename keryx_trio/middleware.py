@@ -73,11 +73,22 @@ class Middleware:
         """
 
 
+@attrs.define
+class _Progress:
+    """How far a call has come on its way through its middleware and back."""
+
+    params: dict[str, Any]
+    started: list[Middleware] = attrs.Factory(list)
+    value: Any = None
+    error: BaseException | None = None
+
+
 async def run_around(
     action: Action[..., Any],
     middleware: Sequence[Middleware],
     params: dict[str, Any],
     connection: Connection,
+    *,
     verdict: Callable[[], BaseException | None],
     log: Log,
 ) -> Any:
@@ -88,42 +99,43 @@ async def run_around(
     """
     if not middleware:
         return await _invoke(action, params, connection)
-    started: list[Middleware] = []
-    value: Any = None
-    error: BaseException | None = None
+    progress = _Progress(params)
     try:
-        for each in middleware:
-            started.append(each)
-            update = await each.run_before(params, connection)
-            if update is not None:
-                params = params if update.params is None else update.params
-                if update.has_response:
-                    value = update.response
-                    break
-        else:
-            value = await _invoke(action, params, connection)
-    except BaseException as raised:  # noqa: BLE001 - every run_after is told, then it is raised again
-        error = raised
-    for each in reversed(started):
+        progress.value = await _forward(action, middleware, connection, progress)
+    except BaseException as raised:  # noqa: BLE001 - every run_after is told, then it is raised again below
+        progress.error = raised
+    for each in reversed(progress.started):
+        told = _told(progress.error, verdict)
         try:
-            update = await _run_after(each, params, connection, _told(error, verdict), log)
-        except Exception as raised:  # noqa: BLE001 - it becomes the answer where there was no error before
-            if error is not None:
-                log.exception("run_after failed", raised, action=action.name, middleware=type(each).__name__)
+            update = await _run_after(each, progress.params, connection, told, log)
+        except Exception as raised:
+            if progress.error is None:
+                progress.error = raised
             else:
-                error = raised
+                log.exception("run_after failed", raised, action=action.name, middleware=type(each).__name__)
+        else:
+            if update is not None and update.has_response:
+                _replace(progress, update.response, log, action=action.name, middleware=type(each).__name__)
+    if progress.error is None:
+        return progress.value
+    if isinstance(progress.value, StreamingResponse):
+        await progress.value.discard()
+    raise progress.error
+
+
+async def _forward(
+    action: Action[..., Any], middleware: Sequence[Middleware], connection: Connection, progress: _Progress
+) -> Any:
+    for each in middleware:
+        progress.started.append(each)
+        update = await each.run_before(progress.params, connection)
+        if update is None:
             continue
-        if update is None or not update.has_response:
-            continue
-        if error is None and isinstance(value, StreamingResponse):
-            log.warning("a middleware cannot replace a stream", action=action.name, middleware=type(each).__name__)
-        elif error is None or isinstance(error, Exception):
-            value, error = update.response, None
-    if error is None:
-        return value
-    if isinstance(value, StreamingResponse):
-        await value.discard()
-    raise error
+        if update.params is not None:
+            progress.params = update.params
+        if update.has_response:
+            return update.response
+    return await _invoke(action, progress.params, connection)
 
 
 async def _invoke(action: Action[..., Any], params: dict[str, Any], connection: Connection) -> Any:
@@ -139,16 +151,22 @@ async def _run_after(
     error: BaseException | None,
     log: Log,
 ) -> Update | None:
-    with trio.CancelScope(deadline=trio.current_time() + AFTER_SECONDS, shield=True) as scope:
+    with trio.CancelScope(deadline=trio.current_time() + AFTER_SECONDS, shield=True):
         return await middleware.run_after(params, connection, error)
-    if scope.cancelled_caught:
-        name = type(middleware).__name__
-        log.warning("run_after was stopped", middleware=name, after=AFTER_SECONDS)
+    log.warning("run_after was stopped", middleware=type(middleware).__name__, after=AFTER_SECONDS)
     return None
+
+
+def _replace(progress: _Progress, response: Any, log: Log, **names: str) -> None:
+    """Take a response in place of a value or of an error; not of a stream, nor of a call that was cancelled."""
+    if progress.error is None and isinstance(progress.value, StreamingResponse):
+        log.warning("a middleware cannot replace a stream", **names)
+    elif progress.error is None or isinstance(progress.error, Exception):
+        progress.value, progress.error = response, None
 
 
 def _told(error: BaseException | None, verdict: Callable[[], BaseException | None]) -> BaseException | None:
     """`error` in the terms of the contract: one exception, and a cancellation with a reason is that reason."""
     if isinstance(error, trio.Cancelled):
         return verdict() or error
-    return error and unwrap(error)
+    return None if error is None else unwrap(error)

@@ -75,7 +75,19 @@ class Item(Protocol):
 class Outbox:
     """A bounded channel with one end slot; any number of senders, one reader."""
 
-    __slots__ = ("_attached", "_burst", "_queue", "_reader", "_senders", "_since", "_written", "end", "held", "size", "verdict")
+    __slots__ = (
+        "_attached",
+        "_burst",
+        "_queue",
+        "_reader",
+        "_senders",
+        "_since",
+        "_written",
+        "end",
+        "held",
+        "size",
+        "verdict",
+    )
 
     def __init__(self) -> None:
         self._queue: list[Item] = []
@@ -101,7 +113,7 @@ class Outbox:
             RuntimeError: there is no room, and by `may_wait` there never will be.
         """
         if self.end is not None:
-            raise self._ended()
+            raise _ended(self.end)
         await checkpoint_if_cancelled()
         if item is None:
             await cancel_shielded_checkpoint()
@@ -162,8 +174,8 @@ class Outbox:
             admitted = True
         return admitted
 
-    def take(self) -> list[Item]:
-        """All that is queued, at once, perhaps nothing. It counts as held until `release`."""
+    def take(self) -> list[Any]:
+        """All that is queued, in the wire's form, perhaps nothing. It counts as held until `release`."""
         self._written, self._queue = self._queue, []
         return self._written
 
@@ -208,8 +220,8 @@ class Outbox:
 
         await wait_task_rescheduled(abort)
 
-    def _ended(self) -> Exception:
-        assert self.end is not None
-        if self.end.outcome is Outcome.GONE:
-            return ReaderLeft("the client has left")
-        return StreamEnded(f"the stream has ended ({self.end.outcome.value})")
+
+def _ended(end: End) -> Exception:
+    if end.outcome is Outcome.GONE:
+        return ReaderLeft("the client has left")
+    return StreamEnded(f"the stream has ended ({end.outcome.value})")

@@ -7,6 +7,7 @@ from typing import Final
 
 from .wire import headers as header_fields
 
+FINAL: Final = range(200, 600)
 BODILESS: Final = frozenset({204, 205, 304})
 
 
@@ -36,8 +37,8 @@ class Response:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(body, (str, bytes, bytearray, memoryview)):
-            raise TypeError(f"the body of a Response is str or bytes, not {type(body).__name__}; return a value for JSON")
-        if not 200 <= status <= 599:
+            raise TypeError(f"a Response's body is str or bytes, not {type(body).__name__}; return a value for JSON")
+        if status not in FINAL:
             raise ValueError(f"{status} is no status of an answer: 200 to 599")
         if status in BODILESS and body:
             raise ValueError(f"an answer with status {status} has no body")

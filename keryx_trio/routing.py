@@ -95,8 +95,8 @@ class Router(Generic[T]):
         self, node: _Node[T], segments: list[str], depth: int, method: str, values: list[str]
     ) -> tuple[T, dict[str, str]] | None:
         if depth == len(segments):
-            found = node.targets.get(method)
-            return found and (found[0], dict(zip(found[1], values, strict=True)))
+            end = node.targets.get(method)
+            return None if end is None else (end[0], dict(zip(end[1], values, strict=True)))
         segment = segments[depth]
         if segment in node.fixed:
             found = self._walk(node.fixed[segment], segments, depth + 1, method, values)

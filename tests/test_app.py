@@ -135,7 +135,7 @@ async def test_an_object_with_an_async_call_may_be_an_action():
 
 
 def test_a_route_parameter_must_be_an_input():
-    with pytest.raises(TypeError, match=r"action it: the route /x/\{id\} has \{id\}"):
+    with pytest.raises(TypeError, match=r"action it: its route has \{id\}"):
         make("it", Web("/x/{id}"))
 
 

@@ -1158,7 +1158,8 @@ async def test_a_secret_shows_nowhere(caplog):
         assert answer.status == 422
         assert secret.encode() not in answer.body
     said = "\n".join(
-        record.getMessage() + str(record.__dict__) + str(getattr(record, "keryx_fields", "")) for record in caplog.records
+        record.getMessage() + str(record.__dict__) + str(getattr(record, "keryx_fields", ""))
+        for record in caplog.records
     )
     assert secret not in said
     assert "correct+horse" not in said

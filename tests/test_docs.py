@@ -28,7 +28,9 @@ from keryx_trio.testing import open_client
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n+)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- not run: (?P<reason>.+?) -->\n+)?^```(?P<kind>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture(params=PAGES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -50,16 +52,18 @@ def test_what_a_page_shows_is_so(page: Path, monkeypatch: pytest.MonkeyPatch, tm
             exec(compile("\n" * line + found["code"], page, "exec", dont_inherit=True), vars(module))
         elif found["kind"] == "console":
             for command, shown in re.findall(r"^\$ (curl .*)\n((?:(?!\$ ).*\n)*)", found["code"], re.MULTILINE):
-                assert re.fullmatch(".*".join(map(re.escape, shown.split("…"))), ran := run(curl, module, command), re.DOTALL), ran
+                assert re.fullmatch(
+                    ".*".join(map(re.escape, shown.split("…"))), ran := run(curl, module, command, jump=0.02), re.DOTALL
+                ), ran
     for name, test in list(vars(module).items()):
         if name.startswith("test_"):
             offered = {"tmp_path": tmp_path, "monkeypatch": monkeypatch, "autojump_clock": None}
             run(test, *(offered[wanted] for wanted in inspect.signature(test).parameters))
 
 
-def run(function: Any, *args: Any) -> Any:
-    # Not 0: a thread at work is no reason for time to jump.
-    return trio.run(function, *args, clock=trio.testing.MockClock(autojump_threshold=0.02))
+def run(function: Any, *args: Any, jump: float = 0) -> Any:
+    """Run it on a clock that jumps when all tasks wait for `jump` seconds; a thread at work is no reason to jump."""
+    return trio.run(function, *args, clock=trio.testing.MockClock(autojump_threshold=jump))
 
 
 async def curl(page: ModuleType, command: str) -> str:
@@ -80,24 +84,30 @@ async def curl(page: ModuleType, command: str) -> str:
                 data = next(words)
             case "-F":
                 name, value = next(words).split("=", 1)
-                form[name] = (value[1:], Path(value[1:]).read_bytes()) if value.startswith("@") else (None, value.encode())
+                form[name] = (
+                    (value[1:], Path(value[1:]).read_bytes()) if value.startswith("@") else (None, value.encode())
+                )
             case _:
                 url = "http://" + word
     if data is not None and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-    request = httpx.Request(method or ("POST" if form or data else "GET"), url, headers=headers, content=data, files=form or None)
+    request = httpx.Request(
+        method or ("POST" if form or data else "GET"), url, headers=headers, content=data, files=form or None
+    )
     body, target = request.read(), request.url.raw_path.decode()
     async with (
         open_client(page.app) as client,
         client.stream(request.method, target, content=body, headers=dict(request.headers)) as answer,
     ):
-        text = (await answer.read()).decode()
+        text = (await answer.read()).decode().replace("\r\n", "\n")
     head = "".join(f"{name}: {value}\n" for name, value in answer.headers.raw)
     return (f"HTTP/1.1 {answer.status}\n{head}\n" if with_head else "") + text
 
 
 def slugs(text: str) -> Iterator[str]:
-    for heading in re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE):
+    for heading in re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    ):
         yield re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading.lower())).strip("-")
 
 
@@ -127,7 +137,13 @@ TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- end of settings -->)", r
 def settings_table() -> str:
     def told(value: Any) -> str:
         value = value.factory() if isinstance(value, attrs.Factory) else value
-        text = ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else f"{value}"
+        text = (
+            ",".join(value)
+            if isinstance(value, tuple)
+            else str(value).lower()
+            if isinstance(value, bool)
+            else f"{value}"
+        )
         return f"`{text}`" if text else "(empty)"
 
     rows = ["| Variable | Default | What it is |", "|---|---|---|"]

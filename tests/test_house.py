@@ -31,7 +31,9 @@ REGISTRY = re.compile(
 def test_imports_point_down_the_house():
     # In a process of its own: it configures logging, which would disable the loggers that other tests read.
     code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
     assert run.returncode == 0, run.stdout + run.stderr
 
 

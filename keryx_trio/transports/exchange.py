@@ -1,7 +1,7 @@
 """One HTTP request and its answer, as ASGI carries them.
 
-Owns: the reading of the body, the bound on every write, and the one rule of ASGI that costs most when broken: one reader
-at a time, and nothing sent after a disconnect. Does not know: actions, routes, or what an answer means.
+Owns: the reading of the body, the bound on every write, and the rule of ASGI that costs most when broken: one reader at
+a time, and nothing sent after a disconnect. Does not know: actions, routes, or what an answer means.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ COMPRESSIBLE: Final = ("text/", "application/json", "application/javascript", "a
 OWN_THREAD: Final = 64 * 1024
 """From this many bytes on compressing would hold up everybody else, so a thread does it."""
 RECONNECT_MS: Final = (1000, 5000)
-"""Between these a client is told to wait before it reconnects to a server that restarts: so that not all come at once."""
+"""Between these a client is told to wait before it comes back to a server that restarts: so not all come at once."""
 
 
 class HttpTransport:
@@ -80,9 +80,7 @@ class HttpTransport:
             return
         action, path = found
         try:
-            raw = await http_inputs.read(
-                exchange, path, self.app.config.max_body_size, wanted=bool(action.inputs.keys)
-            )
+            raw = await http_inputs.read(exchange, path, self.app.config.max_body_size, wanted=bool(action.inputs.keys))
         except TypedError as error:
             await self._refuse(exchange, reply, error)
             return
@@ -235,7 +233,7 @@ class HttpReply:
 
     # A stream
 
-    def declines(self, stream: StreamingResponse) -> bool:
+    def declines(self) -> bool:
         """HEAD asks for no body."""
         return self._exchange.method == "HEAD"
 
@@ -244,7 +242,7 @@ class HttpReply:
         self._bytes = isinstance(stream, ByteStream)
         fields = self.base if self._bytes else self.base + EVENT_STREAM
         await self._exchange.start(200, header_fields.merged(fields, stream.headers))
-        if self.declines(stream):
+        if self.declines():
             self.ending = True
             await self._exchange.finish()
         else:

@@ -117,9 +117,9 @@ def _pairs(text: bytes, what: str) -> list[tuple[str, Any]]:
 
 async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw: RawInputs) -> None:
     # Imported here: most applications never see a multipart form, and it is slow to import.
-    from starlette.datastructures import Headers as FormHeaders
-    from starlette.datastructures import UploadFile as FormFile
-    from starlette.formparsers import MultiPartException, MultiPartParser
+    from starlette.datastructures import Headers as FormHeaders  # noqa: PLC0415
+    from starlette.datastructures import UploadFile as FormFile  # noqa: PLC0415
+    from starlette.formparsers import MultiPartException, MultiPartParser  # noqa: PLC0415
 
     class Parser(MultiPartParser):
         complete = False
@@ -137,15 +137,17 @@ async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw
     pairs: list[tuple[str, Any]] = []
     for key, value in form.multi_items():
         if isinstance(value, FormFile):
-            value = UploadFile(
+            upload = UploadFile(
                 file=value.file,
                 filename=value.filename or "",
                 content_type=value.content_type or "application/octet-stream",
                 size=value.size or 0,
                 headers=dict(value.headers),
             )
-            raw.uploads.append(value)
-        pairs.append((key, value))
+            raw.uploads.append(upload)
+            pairs.append((key, upload))
+        else:
+            pairs.append((key, value))
     if not parser.complete:
         raw.close()
         raise _malformed("the multipart form is malformed: it ends before its closing boundary")

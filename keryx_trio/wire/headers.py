@@ -39,7 +39,7 @@ def checked(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> He
 
 
 def merged(base: Headers, extra: Headers) -> Headers:
-    """`base` with `extra` on top: a name that `extra` has replaces the one in `base`; cookies add up, and so does `Vary`."""
+    """`base` with `extra` on top: a name in `extra` replaces the one in `base`; cookies add up, and so does `Vary`."""
     if not extra:
         return base
     names = {name for name, _ in extra} - {b"set-cookie", b"vary"}

@@ -6,7 +6,7 @@ dates, UUIDs and Decimals that msgspec writes as text) skip cattrs: an event cos
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import json
 import os
@@ -20,9 +20,9 @@ _converter: Final = cattrs.Converter(use_alias=True)  # a field goes out under t
 
 _LEAVES: Final = frozenset(
     {str, int, float, bool, type(None), bytes, uuid.UUID, decimal.Decimal}
-    | {datetime.datetime, datetime.date, datetime.time, datetime.timedelta}
+    | {dt.datetime, dt.date, dt.time, dt.timedelta}
 )
-_BUILTINS: Final = (str, int, float, bytes, dict, list, tuple)
+_BUILTINS: Final[tuple[type[Any], ...]] = (str, int, float, bytes, dict, list, tuple)
 
 
 def encode(value: object) -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +39,7 @@ class Browser:
     """A window."""
 
     driver: httpx.AsyncClient
+    session: str
 
     async def open(self, url: str) -> None:
         """Go to a page, and wait until it has loaded."""
@@ -53,7 +56,7 @@ class Browser:
         return value
 
     async def _command(self, name: str, **body: Any) -> Any:
-        return _value(await self.driver.post(name, json=body))
+        return _value(await self.driver.post(f"{self.session}/{name}", json=body))
 
 
 @asynccontextmanager
@@ -63,21 +66,27 @@ async def open_browser(profile: Path) -> AsyncIterator[Browser]:
     async with trio.open_nursery() as nursery:
         running = partial(
             trio.run_process, [DRIVER, "--port=0"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, process_group=0,
         )  # fmt: skip
         process: trio.Process = await nursery.start(running)
+        nursery.start_soon(_end_with_children, process)
         port = await nursery.start(_listen, process)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=20) as driver:
             chrome = {"binary": CHROMIUM, "args": [*OPTIONS, f"--user-data-dir={profile}"]}
             wanted = {"browserName": "chrome", "goog:chromeOptions": chrome}
             session = _value(await driver.post("/session", json={"capabilities": {"alwaysMatch": wanted}}))["sessionId"]
-            driver.base_url = driver.base_url.join(f"/session/{session}/")
-            try:
-                yield Browser(driver)
-            finally:
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-                    await driver.delete("")
-        process.terminate()
+            yield Browser(driver, f"/session/{session}")
+            _value(await driver.delete(f"/session/{session}"))
+        nursery.cancel_scope.cancel()
+
+
+async def _end_with_children(process: trio.Process) -> None:
+    """However the test ends, neither the driver nor its browser outlives it."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _listen(process: trio.Process, task_status: trio.TaskStatus[int]) -> None:

@@ -49,7 +49,9 @@ class Server:
         """A client of its own; `http2=True` speaks nothing but HTTP/2."""
         if options.get("http2"):
             options["http1"] = False
-        return httpx.AsyncClient(**{"base_url": self.url, "trust_env": False, "verify": False, "timeout": 10, **options})
+        return httpx.AsyncClient(
+            **{"base_url": self.url, "trust_env": False, "verify": False, "timeout": 10, **options}
+        )
 
     async def until_idle(self, patience: float = PATIENCE) -> None:
         """Wait until no connection is open and no call is running."""
@@ -122,7 +124,9 @@ class Process:
     output: str = ""
 
     def client(self, **options: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**{"base_url": self.url, "trust_env": False, "verify": False, "timeout": 10, **options})
+        return httpx.AsyncClient(
+            **{"base_url": self.url, "trust_env": False, "verify": False, "timeout": 10, **options}
+        )
 
     async def _listen(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         assert self.process.stderr is not None

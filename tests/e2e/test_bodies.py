@@ -137,7 +137,9 @@ async def test_a_connection_is_still_good_after_a_small_refused_body() -> None:
             assert await raw.body()
 
 
-@pytest.mark.parametrize("body", [b"{", b"nonsense", b'{"text": "a"} b', b'{"text": "\xff"}', b'"\\ud800', b"[" * 50_000])
+@pytest.mark.parametrize(
+    "body", [b"{", b"nonsense", b'{"text": "a"} b', b'{"text": "\xff"}', b'"\\ud800', b"[" * 50_000]
+)
 async def test_malformed_json_is_told_with_400(body: bytes) -> None:
     async with serve(make_app()) as server, server.client() as client:
         answer = await client.post("/api/length", content=body, headers={"Content-Type": "application/json"})
@@ -155,7 +157,9 @@ async def test_json_that_is_no_object_is_told_with_400(body: bytes) -> None:
 
 
 @VERSIONS
-@pytest.mark.parametrize("kind", ["application/json", "application/json; charset=utf-8", "Application/JSON;Charset=UTF-8"])
+@pytest.mark.parametrize(
+    "kind", ["application/json", "application/json; charset=utf-8", "Application/JSON;Charset=UTF-8"]
+)
 async def test_json_may_name_its_charset(http2: bool, kind: str) -> None:
     async with serve(make_app()) as server, server.client(http2=http2) as client:
         answer = await client.post("/api/length", content='{"text": "éèê"}'.encode(), headers={"Content-Type": kind})
@@ -188,7 +192,7 @@ async def test_a_file_arrives_bit_for_bit_with_the_fields_around_it(http2: bool)
     async with serve(make_app(limit=10_000_000)) as server, server.client(http2=http2) as client:
         answer = await client.post(
             "/api/upload",
-            files={"file": ("a \"quoted\" é.bin", data, "application/x-test")},
+            files={"file": ('a "quoted" é.bin', data, "application/x-test")},
             data={"name": "näme", "tags": ["one", "two"]},
         )
     assert answer.status_code == 200, answer.text
@@ -229,7 +233,9 @@ async def test_a_urlencoded_form_gives_inputs_too() -> None:
     assert answer.json() == 5
 
 
-@pytest.mark.parametrize(("path", "size", "status"), [("/api/length", 16, 200), ("/api/length", len(LARGE), 413), ("/api/nowhere", 16, 404)])
+@pytest.mark.parametrize(
+    ("path", "size", "status"), [("/api/length", 16, 200), ("/api/length", len(LARGE), 413), ("/api/nowhere", 16, 404)]
+)
 async def test_a_client_that_asks_first_is_answered_before_it_sends(path: str, size: int, status: int) -> None:
     async with serve(make_app()) as server, open_raw(server.port) as raw:
         await raw.request("POST", path, f"Content-Length: {size}", "Expect: 100-continue")

@@ -130,7 +130,7 @@ async def test_a_browser_is_told_of_an_error_and_will_come_back(tmp_path: Path, 
     assert "swordfish" in "".join(journal.take_errors())
 
 
-async def test_a_browser_that_goes_to_another_page_has_left(tmp_path: Path, journal: Any) -> None:
+async def test_a_browser_that_closes_its_source_has_left(tmp_path: Path, journal: Any) -> None:
     app = make_app()
     cleaned = trio.Event()
 
@@ -148,6 +148,6 @@ async def test_a_browser_that_goes_to_another_page_has_left(tmp_path: Path, jour
     async with serve(app) as server, open_browser(tmp_path) as browser:
         await browser.open(f"{server.url}/api/page")
         await browser.until("return seen.length")
-        await browser.open("about:blank")
+        await browser.run("source.close()")
         await until(cleaned.is_set)
     assert journal.fields("outcome") == ["client gone"]

@@ -360,9 +360,9 @@ async def test_a_client_that_leaves_in_the_middle_of_its_request_makes_no_noise(
             b"GET /api/pl",
             b"POST /api/plain HTTP/1.1\r\nHost: x\r\n",
             b"POST /api/plain HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
-            b"POST /api/plain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"a",
+            b'POST /api/plain HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a',
             b"POST /api/plain HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
-            b"Content-Length: 500\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\nhal",
+            b'Content-Length: 500\r\n\r\n--b\r\nContent-Disposition: form-data; name="text"\r\n\r\nhal',
         ):
             for leaving in (Raw.leave, Raw.abort):
                 raw = await Raw.connect(server.port)

@@ -112,7 +112,11 @@ async def events_of(client: httpx.AsyncClient, path: str) -> list[ServerSentEven
 @VERSIONS
 @pytest.mark.parametrize(
     ("kind", "status", "type_"),
-    [("known", 403, "CONNECTION_CHANNEL_VALIDATION"), ("group", 403, "CONNECTION_CHANNEL_VALIDATION"), ("unknown", 500, "CONNECTION_ACTION_RUN")],
+    [
+        ("known", 403, "CONNECTION_CHANNEL_VALIDATION"),
+        ("group", 403, "CONNECTION_CHANNEL_VALIDATION"),
+        ("unknown", 500, "CONNECTION_ACTION_RUN"),
+    ],
 )
 async def test_a_failed_action_answers_with_its_status_and_payload(
     http2: bool, kind: str, status: int, type_: str, journal: Any
@@ -249,7 +253,14 @@ async def test_an_error_of_one_call_leaves_the_others_alone(journal: Any) -> Non
 
 async def fail_in_every_way(server: Server) -> None:
     async with server.client() as client:
-        for path in ("plain?kind=unknown", "stream?kind=unknown", "task?kind=unknown", "slow", "slow-stream", "missing"):
+        for path in (
+            "plain?kind=unknown",
+            "stream?kind=unknown",
+            "task?kind=unknown",
+            "slow",
+            "slow-stream",
+            "missing",
+        ):
             await client.get(f"/api/{path}")
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get("/api/bytes?kind=unknown")

@@ -58,5 +58,7 @@ async def test_a_reader_that_stops_reading_costs_little_and_holds_up_nobody(meas
                 size += len(data)
         most = memory(pid, "VmHWM") - before
     assert size == EVENTS * len(f"data: {EVENT}\n\n")
-    measured(f"{stalled / MIB:.2f} MiB while stalled, {most / MIB:.2f} MiB at most for {size / 1e6:.0f} MB read in the end")
+    measured(
+        f"{stalled / MIB:.2f} MiB while stalled, {most / MIB:.2f} MiB at most for {size / 1e6:.0f} MB read in the end"
+    )
     assert most < 5 * MIB

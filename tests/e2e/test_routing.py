@@ -118,7 +118,9 @@ async def test_options_and_405_tell_which_methods_a_path_answers(http2: bool, pa
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD"])
-@pytest.mark.parametrize("path", ["/", "/items", "/api", "/api/", "/api/item", "/api/items/", "/api/items/1/2", "//api/items", "/API/items"])
+@pytest.mark.parametrize(
+    "path", ["/", "/items", "/api", "/api/", "/api/item", "/api/items/", "/api/items/1/2", "//api/items", "/API/items"]
+)
 async def test_an_unknown_path_is_404(method: str, path: str) -> None:
     async with serve(make_app()) as server, server.client() as client:
         answer = await client.request(method, f"{server.url}{path}")

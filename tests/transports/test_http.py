@@ -264,7 +264,9 @@ async def test_too_many_fields_are_refused(client: Client):
 
 
 def multipart(*parts: tuple[str, bytes]) -> dict[str, Any]:
-    body = b"".join(b"--B\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (h.encode(), data) for h, data in parts)
+    body = b"".join(
+        b"--B\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (h.encode(), data) for h, data in parts
+    )
     return {"content": body + b"--B--\r\n", "headers": {"content-type": "multipart/form-data; boundary=B"}}
 
 
@@ -405,7 +407,14 @@ async def test_a_client_that_leaves_while_it_sends_its_body_is_nobodys_error(cap
         raise AssertionError
 
     app = make_app()
-    scope = {"type": "http", "method": "POST", "path": "/api/echo", "http_version": "1.1", "headers": [], "client": None}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/echo",
+        "http_version": "1.1",
+        "headers": [],
+        "client": None,
+    }
     async with app:
         await app(scope, receive, send)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
@@ -558,7 +567,9 @@ async def test_a_response_of_its_own_has_its_status_type_and_headers_beside_the_
     @app.action("page", web=Web("/page"))
     async def page(kind: str = "text") -> Response:
         if kind == "text":
-            return Response("<h1>ü</h1>", 201, content_type="text/html; charset=utf-8", headers={"X-Frame-Options": "A"})
+            return Response(
+                "<h1>ü</h1>", 201, content_type="text/html; charset=utf-8", headers={"X-Frame-Options": "A"}
+            )
         if kind == "empty":
             return Response(status=204)
         if kind == "packed":

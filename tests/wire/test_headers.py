@@ -71,7 +71,11 @@ def test_any_accept_encoding_is_survived(value):
 @given(st.binary(max_size=200))
 def test_a_request_id_that_is_passed_on_is_safe_in_logs_and_headers(value):
     found = request_id(value)
-    assert found is None or (found.isascii() and found.replace("-", "").replace("_", "").replace(".", "").isalnum()) or not found.strip("-_.")
+    assert (
+        found is None
+        or (found.isascii() and found.replace("-", "").replace("_", "").replace(".", "").isalnum())
+        or not found.strip("-_.")
+    )
 
 
 def test_the_media_type_has_no_parameters():
