@@ -102,7 +102,7 @@ async def run_around(
     progress = _Progress(params)
     try:
         progress.value = await _forward(action, middleware, connection, progress)
-    except BaseException as raised:  # noqa: BLE001 - every run_after is told, then it is raised again below
+    except BaseException as raised:  # noqa: ASYNC103, BLE001 - each run_after is told; then it is raised again
         progress.error = raised
     for each in reversed(progress.started):
         told = _told(progress.error, verdict)

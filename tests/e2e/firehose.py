@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import trio
+
 from keryx_trio import Config, EventStream, Keryx, StreamingResponse, Web
 
 EVENTS = 11_000
@@ -20,6 +22,15 @@ async def firehose() -> StreamingResponse:
         for _ in range(EVENTS):
             await sse.send(EVENT)
             sent += 1
+
+    return StreamingResponse.sse(produce)
+
+
+@app.action("quiet", web=Web("/quiet"), timeout=0)
+async def quiet() -> StreamingResponse:
+    async def produce(sse: EventStream) -> None:
+        await sse.send("here")
+        await trio.sleep_forever()
 
     return StreamingResponse.sse(produce)
 

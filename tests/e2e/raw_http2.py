@@ -23,14 +23,12 @@ class RawHttp2:
         self._events: list[h2.events.Event] = []
 
     async def request(
-        self, method: str, path: str, fields: Sequence[tuple[str, str]] = (), body: bytes | None = None
+        self, method: str, path: str, fields: Sequence[tuple[str, str]] = (), *, end: bool = True
     ) -> int:
-        """Send a request; its stream's number."""
+        """Send the head of a request, which is all of it, unless `end` is False; its stream's number."""
         number = self.state.get_next_available_stream_id()
         pseudo = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "testserver")]
-        self.state.send_headers(number, [*pseudo, *fields], end_stream=body is None)
-        if body is not None:
-            self.state.send_data(number, body, end_stream=True)
+        self.state.send_headers(number, [*pseudo, *fields], end_stream=end)
         await self.flush()
         return number
 

@@ -17,6 +17,7 @@ import attrs
 import httpx
 import hypercorn.config
 import hypercorn.trio
+import pytest
 import trio
 
 from keryx_trio import Keryx
@@ -25,6 +26,9 @@ ROOT = Path(__file__).parent.parent.parent
 SERVER_LOG = "tests.e2e.hypercorn"
 PATIENCE = 2.0
 """How long anything may take that should happen at once, in seconds: the machine may be busy."""
+
+needs_server = pytest.mark.xfail(strict=True, reason="plain hypercorn does not do this: the package's server part will")
+"""Stands on what no application can keep without mending its server."""
 
 
 @attrs.frozen

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from hashlib import sha256
+from typing import Any
 
 import pytest
 import trio
 
 from keryx_trio import Config, EventStream, Keryx, StreamingResponse, UploadFile, Web
 from tests.e2e.raw import Raw, open_raw
-from tests.e2e.serving import Server, serve
+from tests.e2e.raw_http2 import open_http2
+from tests.e2e.serving import Server, needs_server, serve
 
 LIMIT = 100_000
 LARGE = b"x" * 20_000_000
@@ -126,6 +128,20 @@ async def test_a_refused_body_that_never_comes_does_not_hold_the_connection_for_
         assert (await raw.head()).status == 404
         assert b'"error"' in await raw.body()
         assert await raw.is_closed()
+
+
+@needs_server
+async def test_a_body_that_goes_on_after_its_refusal_has_ended_harms_nobody(journal: Any) -> None:
+    journal.errors_expected = True
+    async with serve(make_app()) as server, open_http2(server.port) as client:
+        number = await client.request("POST", "/api/nowhere", [("content-length", str(len(LARGE)))], end=False)
+        data, _ = await client.rest(number)
+        assert b'"error"' in data
+        client.state.send_data(number, b"x" * 1000)
+        await client.flush()
+        await check_healthy(server)
+        number = await client.request("POST", "/api/nothing")
+        assert (await client.rest(number))[0] == b'"took nothing"\n'
 
 
 async def test_a_connection_is_still_good_after_a_small_refused_body() -> None:

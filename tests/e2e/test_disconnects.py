@@ -29,6 +29,7 @@ class Cleanups:
     def __init__(self) -> None:
         self.ended: dict[int, float] = {}
         self.left: dict[int, float] = {}
+        self.sent = 0
 
     def has_run(self, number: int) -> None:
         assert number not in self.ended
@@ -38,6 +39,14 @@ class Cleanups:
         """The longest time between a client's leaving and the cleanup, in seconds."""
         await until(lambda: self.ended.keys() >= self.left.keys(), told=lambda: f"{len(self.ended)} cleanups")
         return max(self.ended[number] - self.left[number] for number in self.left)
+
+
+async def until_stalled(cleanups: Cleanups) -> None:
+    """Wait until no producer gets anything out any more."""
+    sent = -1
+    while sent != cleanups.sent:
+        sent = cleanups.sent
+        await trio.sleep(0.1)
 
 
 async def leave_all(clients: list[Raw], leaving: Leaving, cleanups: Cleanups) -> None:
@@ -62,7 +71,8 @@ def make_streams(cleanups: Cleanups, *, sending: bool) -> Keryx:
             try:
                 await sse.send("here")
                 while sending:
-                    await sse.send("x" * 1000)
+                    await sse.send("x" * 10_000)
+                    cleanups.sent += 1
                 await trio.sleep_forever()
             finally:
                 cleanups.has_run(number)
@@ -84,6 +94,7 @@ async def test_a_client_that_leaves_cancels_its_producer_at_once(
             assert (await raw.head()).status == 200
             assert (await raw.chunk()).startswith(b"data: here\n\n")
         assert len(server.app.connections) == CLIENTS
+        await until_stalled(cleanups)
         await leave_all(clients, leaving, cleanups)
         longest = await cleanups.until_all_have_run()
         await server.until_idle()
@@ -160,6 +171,7 @@ async def test_a_client_that_closes_only_its_own_half_has_left(reading: bool, se
             await raw.request("GET", "/api/stream?number=0")
             assert (await raw.head()).status == 200
             assert (await raw.chunk()).startswith(b"data: here\n\n")
+            await until_stalled(cleanups)
             cleanups.left[0] = trio.current_time()
             await raw.stream.send_eof()
             if reading:
