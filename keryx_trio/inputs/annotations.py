@@ -23,7 +23,7 @@ import attrs
 import msgspec
 from msgspec import Meta
 
-from keryx_trio.uploads import UploadFile
+from ..uploads import UploadFile
 
 REDACTED: Final = "[[secret]]"
 

@@ -23,7 +23,7 @@ from msgspec import Meta
 from typing_extensions import TypeAliasType
 
 from keryx_trio import inputs as inputs_module
-from keryx_trio import unions
+from keryx_trio.inputs import unions
 from keryx_trio.errors import ErrorType, TypedError
 from keryx_trio.inputs import SECRET, Inputs, Secret
 from keryx_trio.uploads import UploadFile

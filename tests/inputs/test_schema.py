@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from keryx_trio.errors import TypedError
 from keryx_trio.inputs import SECRET, Inputs
-from keryx_trio.schema import describe, type_schema
+from keryx_trio.inputs.schema import describe, type_schema
 from keryx_trio.uploads import UploadFile
 
 

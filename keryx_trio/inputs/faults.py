@@ -19,8 +19,8 @@ from typing import Any, Final, cast
 import attrs
 from cattrs.errors import AttributeValidationNote, BaseValidationError, IterableValidationNote
 
-from keryx_trio.annotations import Kind, Reading
-from keryx_trio.uploads import UploadFile
+from ..uploads import UploadFile
+from .annotations import Kind, Reading
 
 REQUIRED: Final = "is required"
 TOO_DEEP: Final = "is nested too deeply"

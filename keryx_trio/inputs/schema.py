@@ -17,9 +17,9 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from keryx_trio.annotations import ABSENT, Field, Kind, Reading, choices, fields_of, read
-from keryx_trio.redaction import has_secret
-from keryx_trio.scalars import INTEGER_KEY, as_text
+from .annotations import ABSENT, Field, Kind, Reading, choices, fields_of, read
+from .redaction import has_secret
+from .scalars import INTEGER_KEY, as_text
 
 Schema = dict[str, Any]
 

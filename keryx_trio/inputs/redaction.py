@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from keryx_trio.annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read, readings
-from keryx_trio.faults import Fault
-from keryx_trio.structuring import parse
-from keryx_trio.unions import may_take
+from .annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read, readings
+from .faults import Fault
+from .structuring import parse
+from .unions import may_take
 
 Redact = Callable[[Any, list[str]], Any]
 """A copy of a value without its secrets, which are added to the list."""

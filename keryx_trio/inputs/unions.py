@@ -16,10 +16,10 @@ from typing import Any, Final
 import attrs
 from cattrs.errors import BaseValidationError, IterableValidationError
 
-from keryx_trio.annotations import ITEMS, Kind, Reading, choices, fields_of, read, show
-from keryx_trio.faults import NOUNS, REQUIRED, Fault, at, brief, expected
-from keryx_trio.scalars import NULLS, Take, choice_key, must_be_one_of, single
-from keryx_trio.uploads import UploadFile
+from ..uploads import UploadFile
+from .annotations import ITEMS, Kind, Reading, choices, fields_of, read, show
+from .faults import NOUNS, REQUIRED, Fault, at, brief, expected
+from .scalars import NULLS, Take, choice_key, must_be_one_of, single
 
 MAX_TRIES: Final = 100_000
 """Attempts in one call. Classes that nest in each other untagged could otherwise take exponential time."""

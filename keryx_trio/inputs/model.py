@@ -16,15 +16,15 @@ from typing import Any, Final
 import attrs
 from cattrs.errors import BaseValidationError
 
-from keryx_trio.annotations import REDACTED, SECRET, Secret, readings
-from keryx_trio.errors import ErrorType, TypedError
-from keryx_trio.faults import REQUIRED, Fault, brief, flatten, show_path
-from keryx_trio.redaction import Redact, redactor, strings
-from keryx_trio.scalars import Take
-from keryx_trio.schema import inputs_schema
-from keryx_trio.signatures import read_signature
-from keryx_trio.structuring import JsonConverter, TextConverter
-from keryx_trio.unions import Budget
+from ..errors import ErrorType, TypedError
+from .annotations import REDACTED, SECRET, Secret, readings
+from .faults import REQUIRED, Fault, brief, flatten, show_path
+from .redaction import Redact, redactor, strings
+from .scalars import Take
+from .schema import inputs_schema
+from .signatures import read_signature
+from .structuring import JsonConverter, TextConverter
+from .unions import Budget
 
 __all__ = ["SECRET", "Inputs", "Secret"]
 

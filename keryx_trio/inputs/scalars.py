@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from keryx_trio.annotations import Kind, Reading, choices
-from keryx_trio.faults import Fault, expected
-from keryx_trio.uploads import UploadFile
+from ..uploads import UploadFile
+from .annotations import Kind, Reading, choices
+from .faults import Fault, expected
 
 Take = Callable[[Any], Any]
 """Makes a value from a raw one, or raises Fault."""

@@ -20,10 +20,10 @@ from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from keryx_trio.annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read
-from keryx_trio.faults import Check, Fault, at, checks, expected
-from keryx_trio.scalars import Take, as_key, from_json, from_text, single
-from keryx_trio.unions import Budget, Member, ordered, union_from_json, union_from_text
+from .annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read
+from .faults import Check, Fault, at, checks, expected
+from .scalars import Take, as_key, from_json, from_text, single
+from .unions import Budget, Member, ordered, union_from_json, union_from_text
 
 Hook = Callable[[Any, Any], Any]
 """What cattrs calls for a value: with the raw value and its type."""
