@@ -22,10 +22,9 @@ from hypothesis import strategies as st
 from msgspec import Meta
 from typing_extensions import TypeAliasType
 
-from keryx_trio import inputs as inputs_module
-from keryx_trio.inputs import unions
 from keryx_trio.errors import ErrorType, TypedError
-from keryx_trio.inputs import SECRET, Inputs, Secret
+from keryx_trio.inputs import SECRET, Inputs, Secret, unions
+from keryx_trio.inputs import model as inputs_module
 from keryx_trio.uploads import UploadFile
 
 PASSWORD = "hunter2-ö"
