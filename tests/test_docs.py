@@ -67,41 +67,49 @@ def run(function: Any, *args: Any, jump: float = 0) -> Any:
 
 
 async def curl(page: ModuleType, command: str) -> str:
-    """What `curl` would show; as much of it as the pages use."""
-    with_head, method, headers, form, data, url = False, None, [], {}, None, ""
-    words = iter(shlex.split(command)[1:])
-    for word in words:
-        match word:
-            case "-N" | "-s" | "-sN" | "-O":
-                pass
-            case "-i" | "-iN":
-                with_head = True
-            case "-X":
-                method = next(words)
-            case "-H":
-                headers.append(tuple(next(words).split(": ", 1)))
-            case "-d":
-                data = next(words)
-            case "-F":
-                name, value = next(words).split("=", 1)
-                form[name] = (
-                    (value[1:], Path(value[1:]).read_bytes()) if value.startswith("@") else (None, value.encode())
-                )
-            case _:
-                url = "http://" + word
-    if data is not None and not any(name.lower() == "content-type" for name, _ in headers):
-        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
-    request = httpx.Request(
-        method or ("POST" if form or data else "GET"), url, headers=headers, content=data, files=form or None
-    )
-    body, target = request.read(), request.url.raw_path.decode()
+    """What `curl` would show."""
+    request, with_head = parse(command)
+    target, headers = request.url.raw_path.decode(), dict(request.headers)
     async with (
         open_client(page.app) as client,
-        client.stream(request.method, target, content=body, headers=dict(request.headers)) as answer,
+        client.stream(request.method, target, content=request.content, headers=headers) as answer,
     ):
         text = (await answer.read()).decode().replace("\r\n", "\n")
     head = "".join(f"{name}: {value}\n" for name, value in answer.headers.raw)
     return (f"HTTP/1.1 {answer.status}\n{head}\n" if with_head else "") + text
+
+
+def parse(command: str) -> tuple[httpx.Request, bool]:
+    """The request that a command makes, and whether it shows the head; as much of curl as the pages use."""
+    words = iter(shlex.split(command)[1:])
+    method, url, data, with_head = None, "", None, False
+    headers: list[tuple[str, str]] = []
+    files: dict[str, tuple[str | None, bytes]] = {}
+    for word in words:
+        match word:
+            case "-N":
+                pass
+            case "-i":
+                with_head = True
+            case "-X":
+                method = next(words)
+            case "-H":
+                name, value = next(words).split(": ", 1)
+                headers.append((name, value))
+            case "-d":
+                data = next(words)
+            case "-F":
+                name, value = next(words).split("=", 1)
+                path = Path(value[1:])
+                files[name] = (path.name, path.read_bytes()) if value[0] == "@" else (None, value.encode())
+            case _:
+                url = f"http://{word}"
+    if data is not None and "Content-Type" not in dict(headers):
+        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
+    method = method or ("GET" if data is None and not files else "POST")
+    request = httpx.Request(method, url, headers=headers, content=data, files=files or None)
+    request.read()
+    return request, with_head
 
 
 def slugs(text: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ import trio.testing
 from keryx_trio import Connection, EventStream, Keryx, Middleware, StreamingResponse, Update, Web
 from tests.e2e.raw import Raw, open_raw
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import Server, serve, until
+from tests.e2e.serving import Server, needs_server, serve, until
 
 CLIENTS = 50
 Leaving = Literal["close", "reset"]
@@ -128,6 +128,36 @@ async def test_a_client_that_leaves_cancels_a_plain_action_too(
     assert journal.fields("status") == ["client gone"] * CLIENTS
 
 
+@LEAVING
+async def test_a_client_that_leaves_in_the_middle_of_a_large_answer_has_left(leaving: Leaving, journal: Any) -> None:
+    app = Keryx()
+
+    @app.action("large", web=Web("/large"))
+    async def large(number: int) -> str:
+        return "x" * 20_000_000
+
+    async with serve(app) as server:
+        clients = await connect_all(server, "/api/large")
+        for raw in clients:
+            assert (await raw.head()).status == 200
+        await leave_all(clients, leaving, Cleanups())
+        await server.until_idle()
+    assert journal.fields("status") == ["client gone"] * CLIENTS
+
+
+@needs_server
+async def test_a_client_that_has_sent_its_next_request_already_may_leave_too() -> None:
+    cleanups = Cleanups()
+    async with serve(make_streams(cleanups, sending=False)) as server:
+        async with open_raw(server.port) as raw:
+            await raw.request("GET", "/api/stream?number=0")
+            await raw.head()
+            await raw.send(b"GET /api/stream?number=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await raw.chunk() == b"data: here\n\n"
+            cleanups.left[0] = trio.current_time()
+        assert await cleanups.until_all_have_run() < 1
+
+
 async def test_a_stream_left_over_http2_is_cancelled_and_its_neighbour_goes_on(journal: Any) -> None:
     app, cleaned = Keryx(), trio.Event()
 
@@ -162,8 +192,11 @@ async def test_a_stream_left_over_http2_is_cancelled_and_its_neighbour_goes_on(j
     assert sorted(journal.fields("outcome")) == ["client gone", "done"]
 
 
-@pytest.mark.parametrize("reading", [True, False], ids=["reads on", "reads nothing"])
-@pytest.mark.parametrize("sending", [False, True], ids=["asleep", "sending"])
+@pytest.mark.parametrize(
+    ("reading", "sending"),
+    [(True, False), (True, True), (False, False), pytest.param(False, True, marks=needs_server)],
+    ids=["reads on-asleep", "reads on-sending", "reads nothing-asleep", "reads nothing-sending"],
+)
 async def test_a_client_that_closes_only_its_own_half_has_left(reading: bool, sending: bool, journal: Any) -> None:
     cleanups = Cleanups()
     async with serve(make_streams(cleanups, sending=sending)) as server:

@@ -184,6 +184,25 @@ async def test_a_timeout_inside_a_stream_is_an_error_event_and_a_clean_end(http2
     assert journal.fields("outcome") == ["timeout"]
 
 
+@VERSIONS
+async def test_a_timeout_while_a_producer_is_sending_is_no_error_of_the_producer(http2: bool, journal: Any) -> None:
+    app = make_app()
+
+    @app.action("busy", web=Web("/busy"), timeout=0.05)
+    async def busy() -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            while True:
+                await sse.send("x" * 1000)
+
+        return StreamingResponse.sse(produce)
+
+    async with serve(app) as server, server.client(http2=http2) as client:
+        for _ in range(5):
+            events = await events_of(client, "/api/busy")
+            assert json.loads(events[-1].data)["type"] == "CONNECTION_ACTION_TIMEOUT"
+    assert journal.fields("outcome") == ["timeout"] * 5
+
+
 async def test_a_file_that_is_not_there_is_a_plain_error(journal: Any) -> None:
     async with serve(make_app()) as server, server.client() as client:
         answer = await client.get("/api/missing")

@@ -92,6 +92,29 @@ async def test_streams_end_cleanly_and_say_when_to_come_back(http2: bool, journa
     assert journal.fields("outcome") == ["shutdown"] * 20
 
 
+@VERSIONS
+async def test_a_producer_that_is_sending_when_the_server_stops_makes_no_error(http2: bool, journal: Any) -> None:
+    app = Keryx(config=Config(drain_timeout=DRAIN))
+
+    @app.action("busy", web=Web("/busy"), timeout=0)
+    async def busy() -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            while True:
+                await sse.send("x" * 1000)
+
+        return StreamingResponse.sse(produce)
+
+    body = b""
+    async with serve(app) as server, server.client(http2=http2) as client:
+        async with client.stream("GET", "/api/busy") as answer:
+            async for chunk in answer.aiter_bytes():
+                if len(body) < 1_000_000 <= len(body) + len(chunk):
+                    app.shut_down()
+                body += chunk
+    assert re.fullmatch(rb"retry: \d+", body[-30:].strip().rpartition(b"\n\n")[2])
+    assert journal.fields("outcome") == ["shutdown"]
+
+
 async def test_byte_streams_are_cut_so_that_their_reader_can_tell() -> None:
     stage = Stage()
     async with serve(stage.app) as server, server.client() as client:

@@ -98,7 +98,8 @@ async def test_a_timeout_reaches_the_producer_whatever_the_reader_does(http2: bo
 
 @needs_server
 @VERSIONS
-async def test_a_reader_that_takes_nothing_does_not_hold_up_the_shutdown(http2: bool) -> None:
+async def test_a_reader_that_takes_nothing_does_not_hold_up_the_shutdown(http2: bool, journal: Any) -> None:
+    journal.errors_expected = True
     flood = Flood(write_timeout=30)
     async with serve(flood.app) as server, open_idle_reader(server, http2):
         await flood.until_stalled()
