@@ -43,7 +43,10 @@ async def produce(sse: EventStream, folder: Path) -> None:
         """Send from the thread, which waits here where the reader is slow, and ends here when it has left."""
         trio.from_thread.run(partial(sse.send, report, event="progress"))
 
-    done = await trio.to_thread.run_sync(hash_folder, folder, tell, limiter=at_once)
+    try:
+        done = await trio.to_thread.run_sync(hash_folder, folder, tell, limiter=at_once)
+    except OSError as error:
+        raise TypedError(f"a file can't be read: {error.strerror}") from error
     await sse.send({"done": True, **done}, event="done")
 
 

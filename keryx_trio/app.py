@@ -9,6 +9,7 @@ Invariant: everything hangs on the app. Nothing is global, so two apps in one pr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import ModuleType, TracebackType
@@ -297,8 +298,7 @@ class Keryx:
         if not trio.lowlevel.in_trio_task():
             if kind != "lifespan":
                 raise RuntimeError(WRONG_WORKER)
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": WRONG_WORKER})
+            await _refuse_start(receive, send)
         elif kind == "lifespan":
             await self._serve_lifespan(receive, send)
         elif self._nursery is None:
@@ -323,6 +323,13 @@ class Keryx:
             await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {cause}"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _refuse_start(receive: Any, send: Any) -> None:
+    await receive()
+    # Some servers show their own traceback around the message, in which it would drown. This process ends here.
+    sys.tracebacklimit = 0
+    await send({"type": "lifespan.startup.failed", "message": WRONG_WORKER})
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ Does not know: how anything looks on the wire; a `Reply` does.
 Three scopes have three meanings:
 
     gone    the client has left: everything dies, and nobody is told anything any more
-    stop    the server, or the client by a message, stops the call: there is a last word
+    stop    the server stops the call: there is a last word
     clock   the timeout: there is a last word too, the timeout's error
 
 The nursery lent to the action (`connection.nursery`) is inside all three. Delivery is inside `gone` only, beside the
@@ -128,13 +128,6 @@ class Call:
             self.stream.outbox.finish(GONE)
         self.gone.cancel()
 
-    def cancel(self) -> None:
-        """The client has asked to stop the call; a stream is told its end."""
-        if self.stream is not None:
-            self.stream.outbox.finish(DONE)
-        self._note(Outcome.DONE)
-        self.stop.cancel()
-
     def shut_down(self, deadline: float) -> None:
         """The server stops: a stream ends now, a plain call may finish until `deadline`, and every write is bounded."""
         self.gone.deadline = deadline + LAST_WRITES
@@ -240,7 +233,7 @@ class Call:
     def _decided(self, error: Exception | None) -> Exception | None:
         """What the client is told: a deadline that fired, before whatever was raised."""
         verdict = self.verdict()
-        if verdict is not None and error is not None and not isinstance(error, TypedError):
+        if verdict is not None and error is not None and not _is_expected(error):
             self._report("an error in a call that was being stopped", error)
         return verdict or error
 
@@ -398,8 +391,7 @@ class Call:
     def _report_late(self, error: Exception) -> None:
         """An error that comes after the client's last word, unless it only says that the stream has ended."""
         told = self.stream.outbox.end.error if self.stream is not None and self.stream.outbox.end is not None else None
-        leaf = unwrap(error)
-        if not isinstance(leaf, (TypedError, StreamEnded, ReaderLeft)) and leaf is not told:
+        if not _is_expected(error) and unwrap(error) is not told:
             self._report("an error after the end of the answer", error)
 
     def _log_call(self, outcome: Outcome, error: TypedError | None = None) -> None:
@@ -439,3 +431,8 @@ class Call:
 
     def _milliseconds(self, moment: float) -> float:
         return (moment - self._opened) * 1000
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error says what was meant to be said, or only that the stream has ended: nothing for the log."""
+    return isinstance(unwrap(error), (TypedError, StreamEnded, ReaderLeft))

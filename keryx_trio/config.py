@@ -22,8 +22,11 @@ PREFIX: Final = "KERYX"
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
-    """A setting has a value that it can't have. Each line names one: what was given, and what is expected."""
+class ConfigError(SystemExit, ValueError):
+    """A setting has a value that it can't have. Each line names one: what was given, and what is expected.
+
+    It is a `SystemExit` too, so that a start that it stops shows these lines and no traceback.
+    """
 
 
 @attrs.frozen

@@ -47,9 +47,8 @@ class Response:
         self.status = int(status)
         self.content_type = content_type or ("text/plain; charset=utf-8" if self.text else "application/octet-stream")
         fields = header_fields.checked(headers)
-        self.headers = [(b"content-type", self.content_type.encode("latin-1"))] + [
-            field for field in fields if field[0] not in (b"content-type", b"content-length")
-        ]
+        own = [] if status in BODILESS else [(b"content-type", self.content_type.encode("latin-1"))]
+        self.headers = own + [field for field in fields if field[0] not in (b"content-type", b"content-length")]
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type} {len(self.body)} bytes>"

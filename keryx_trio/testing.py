@@ -28,6 +28,7 @@ import msgspec
 import trio
 
 from .app import Keryx
+from .errors import unwrap
 
 PATIENCE: Final = 30.0
 """How long the check for what is left waits for calls to end, in seconds of the test's clock."""
@@ -374,7 +375,18 @@ async def open_client(app: Keryx, *, headers: Mapping[str, str] | None = None) -
     Raises:
         AssertionError: at the end, where something is left.
     """
-    async with app, trio.open_nursery() as nursery:
-        client = Client(app, nursery, headers)
-        yield client
-        await client.check_nothing_left()
+    failed: Exception | None = None
+    async with app:
+        try:
+            async with trio.open_nursery() as nursery:
+                client = Client(app, nursery, headers)
+                try:
+                    yield client
+                    await client.check_nothing_left()
+                except Exception as error:
+                    failed = error
+                    raise
+        except ExceptionGroup as group:
+            if failed is None or unwrap(group) is not failed:
+                raise
+            raise failed from failed.__cause__  # the test's own error, and no other: as it was raised

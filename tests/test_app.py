@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import types
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
 from keryx_trio import Action, Config, Keryx, Mcp, StreamingResponse, Task, Web, action
 from keryx_trio.testing import open_client
@@ -198,7 +200,7 @@ async def test_tasks_of_the_apps_nursery_have_ended_before_what_they_use_is_clos
             await trio.sleep_forever()
         finally:
             with trio.CancelScope(shield=True):
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             trace.append("task ended")
 
     @asynccontextmanager
@@ -309,7 +311,8 @@ async def test_a_background_task_that_fails_stops_the_server(caplog):
     assert "background" in told[1]["message"]
 
 
-def test_a_server_that_is_not_on_trio_is_refused_with_the_right_command():
+def test_a_server_that_is_not_on_trio_is_refused_with_the_right_command_and_without_a_traceback(monkeypatch):
+    monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)
     app = Keryx(config=Config())
     told = []
 
@@ -323,6 +326,7 @@ def test_a_server_that_is_not_on_trio_is_refused_with_the_right_command():
     assert told[0]["type"] == "lifespan.startup.failed"
     assert "hypercorn --worker-class trio" in told[0]["message"]
     assert "\n" not in told[0]["message"]
+    assert sys.tracebacklimit == 0
     with pytest.raises(RuntimeError, match="hypercorn --worker-class trio"):
         asyncio.run(app({"type": "http"}, receive, send))
 

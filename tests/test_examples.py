@@ -393,6 +393,14 @@ async def test_a_folder_tells_how_far_it_is_and_stops_when_its_reader_leaves(mon
     assert (first.json()["current"], first.json()["of"]) == ("large", 1)
 
 
+async def test_a_file_that_can_not_be_read_is_told(monkeypatch):
+    monkeypatch.setattr(progress, "list_files", lambda _: [("gone while we looked", 3)])
+    async with open_client(progress.app) as client:
+        [error] = (await client.get("/api/progress")).events()
+    assert error.event == "error"
+    assert error.json()["message"] == "a file can't be read: No such file or directory"
+
+
 async def test_no_path_leads_out_of_the_root(monkeypatch, tmp_path: Path):
     root, outside = tmp_path / "root", tmp_path / "root-outside"
     for folder in (root / "inner", outside):

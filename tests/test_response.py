@@ -30,6 +30,7 @@ def test_a_status_that_is_none_is_refused(status):
 @pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_bodiless_status_has_no_body(status):
     assert Response(status=status).body == b""
+    assert Response(status=status).headers == []
     with pytest.raises(ValueError, match="has no body"):
         Response("x", status)
 

@@ -135,7 +135,7 @@ async def test_a_memory_channel_may_be_the_source_and_is_closed():
         (lambda: "text", (), "async iterable, not a text"),
         (lambda: b"text", (), "async iterable, not a text"),
         (lambda: ["a"], (), "pass an async producer function"),
-        (lambda: Watched(), ("argument",), "this source takes none"),
+        (Watched, ("argument",), "this source takes none"),
         (lambda: 3, (), "int is no source"),
     ],
 )
@@ -373,7 +373,7 @@ async def test_bytes_held_for_a_slow_reader_stay_within_256_kib():
 @pytest.mark.parametrize(
     ("make", "closed"),
     [
-        (lambda source: StreamingResponse.sse(source), True),
+        (StreamingResponse.sse, True),
         (lambda source: StreamingResponse.stream(source, content_type="text/csv"), True),
     ],
 )

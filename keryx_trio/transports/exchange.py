@@ -6,8 +6,10 @@ a time, and nothing sent after a disconnect. Does not know: actions, routes, or 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import trio
 
@@ -34,9 +36,7 @@ class Exchange:
         write_timeout: float,
     ) -> None:
         self.scope = scope
-        self.headers: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            self.headers.setdefault(bytes(name).lower(), bytes(value))
+        self.headers = _joined(scope["headers"])
         self.left = False
         self._receive = receive
         self._send = send
@@ -53,6 +53,8 @@ class Exchange:
         """The path as it was sent, percent-encoded, below where the application is mounted."""
         raw = self.scope.get("raw_path") or self.scope["path"].encode()
         path = bytes(raw).partition(b"?")[0].decode("latin-1")
+        if not path.startswith("/"):  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
+            path = urlsplit(path).path or "/"
         root = self.scope.get("root_path", "")
         return path.removeprefix(root) if root and path.startswith(root + "/") else path
 
@@ -98,7 +100,7 @@ class Exchange:
     # Writing
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Hand over the head; the server sends it with the first piece of the body."""
+        """Hand over the head."""
         await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
@@ -128,11 +130,12 @@ class Exchange:
         async with trio.open_nursery() as nursery:
             over = trio.Event()
             nursery.start_soon(self._throw_away, over)
-            await self.start(status, headers)
-            await self.write(data)
-            with trio.move_on_after(LINGER):
-                await over.wait()
-            await self.finish()
+            with suppress(trio.BrokenResourceError):  # it left instead of reading why; nobody is left to tell
+                await self.start(status, headers)
+                await self.write(data)
+                with trio.move_on_after(LINGER):
+                    await over.wait()
+                await self.finish()
             nursery.cancel_scope.cancel()
 
     async def _throw_away(self, over: trio.Event) -> None:
@@ -156,6 +159,18 @@ class Exchange:
         if scope.cancelled_caught:
             self.left = True
             raise trio.BrokenResourceError(f"the client took nothing for {self._write_timeout:g} seconds")
+
+
+def _joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header fields by name. Repeated ones are joined (RFC 9110, section 5.3), so none of them hides behind another."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in fields:
+        key = bytes(name).lower()
+        if key in headers:
+            headers[key] += (b"; " if key == b"cookie" else b", ") + bytes(value)
+        else:
+            headers[key] = bytes(value)
+    return headers
 
 
 def _too_large(limit: int) -> TypedError:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 EVENT_STREAM: Final[Headers] = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
-GZIP: Final[Headers] = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
 COMPRESSIBLE: Final = ("text/", "application/json", "application/javascript", "application/xml", "image/svg+xml")
 OWN_THREAD: Final = 64 * 1024
 """From this many bytes on compressing would hold up everybody else, so a thread does it."""
@@ -201,24 +200,22 @@ class HttpReply:
 
     async def _plain(self, status: int, own: Headers, body: bytes) -> None:
         fields = header_fields.merged(self.base, own)
-        if self._worth_compressing(fields, len(body)):
-            body = _gzip(body) if len(body) < OWN_THREAD else await trio.to_thread.run_sync(_gzip, body)
-            fields = fields + GZIP
+        if self._can_be_compressed(fields, len(body)):
+            fields = [*fields, (b"vary", b"Accept-Encoding")]
+            if header_fields.accepts_gzip(self._exchange.headers.get(b"accept-encoding")):
+                body = _gzip(body) if len(body) < OWN_THREAD else await trio.to_thread.run_sync(_gzip, body)
+                fields = [*fields, (b"content-encoding", b"gzip")]
         if status not in BODILESS:
             fields = [*fields, (b"content-length", str(len(body)).encode())]
         await self._send(status, fields, body)
 
-    def _worth_compressing(self, fields: Headers, size: int) -> bool:
+    def _can_be_compressed(self, fields: Headers, size: int) -> bool:
         settings = self._app.config.compression
-        if not settings.enabled or size < settings.threshold:
+        if not settings.enabled or size < max(1, settings.threshold):
             return False
         names = dict(fields)
-        kind = header_fields.media_type(names[b"content-type"].decode("latin-1"))
-        return (
-            b"content-encoding" not in names
-            and (kind.startswith(COMPRESSIBLE) or kind.endswith(("+json", "+xml")))
-            and header_fields.accepts_gzip(self._exchange.headers.get(b"accept-encoding"))
-        )
+        kind = header_fields.media_type(names.get(b"content-type", b"").decode("latin-1"))
+        return b"content-encoding" not in names and (kind.startswith(COMPRESSIBLE) or kind.endswith(("+json", "+xml")))
 
     async def _send(self, status: int, fields: Headers, body: bytes) -> None:
         exchange = self._exchange

@@ -51,7 +51,7 @@ class Browser:
 
     async def until(self, script: str, *args: Any) -> Any:
         """What a script returns, once that is true."""
-        while not (value := await self.run(script, *args)):
+        while not (value := await self.run(script, *args)):  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.01)
         return value
 

@@ -22,9 +22,7 @@ class RawHttp2:
         self.state = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._events: list[h2.events.Event] = []
 
-    async def request(
-        self, method: str, path: str, fields: Sequence[tuple[str, str]] = (), *, end: bool = True
-    ) -> int:
+    async def request(self, method: str, path: str, fields: Sequence[tuple[str, str]] = (), *, end: bool = True) -> int:
         """Send the head of a request, which is all of it, unless `end` is False; its stream's number."""
         number = self.state.get_next_available_stream_id()
         pseudo = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "testserver")]

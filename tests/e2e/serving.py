@@ -94,7 +94,7 @@ async def until(
 ) -> None:
     """Wait until something has come true of which nobody tells; raises AssertionError after `patience` seconds."""
     with trio.move_on_after(patience):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nobody tells
             await trio.sleep(0.001)
         return
     raise AssertionError(told())

@@ -116,12 +116,15 @@ async def test_streams_are_neither_compressed_nor_held_back(kind: str) -> None:
             return StreamingResponse.sse(events)
         return StreamingResponse.stream(pieces, content_type="text/plain" if kind == "text" else "application/json")
 
-    async with serve(app) as server, server.client() as client:
-        async with client.stream("GET", "/api/stream", headers={"Accept-Encoding": "gzip"}) as answer:
-            assert "content-encoding" not in answer.headers
-            chunks = answer.aiter_raw()
-            begin = await anext(chunks)
-            assert begin == (f"data: {first}\n\n" if kind == "events" else first).encode()
-            arrived.set()
-            rest = b"".join([chunk async for chunk in chunks])
-            assert rest == (f"data: {second}\n\n" if kind == "events" else second).encode()
+    async with (
+        serve(app) as server,
+        server.client() as client,
+        client.stream("GET", "/api/stream", headers={"Accept-Encoding": "gzip"}) as answer,
+    ):
+        assert "content-encoding" not in answer.headers
+        chunks = answer.aiter_raw()
+        begin = await anext(chunks)
+        assert begin == (f"data: {first}\n\n" if kind == "events" else first).encode()
+        arrived.set()
+        rest = b"".join([chunk async for chunk in chunks])
+        assert rest == (f"data: {second}\n\n" if kind == "events" else second).encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import trio
@@ -83,7 +84,7 @@ async def one(sse: EventStream) -> None:
 @VERSIONS
 @CASES
 async def test_every_answer_carries_the_standard_fields(
-    http2: bool, method: str, path: str, status: int, journal
+    http2: bool, method: str, path: str, status: int, journal: Any
 ) -> None:
     async with serve(make_app(Config())) as server, server.client(http2=http2) as client:
         answer = await client.request(method, path, headers={"X-Request-Id": "abc-1", "Origin": "https://a.example"})
@@ -99,7 +100,9 @@ async def test_every_answer_carries_the_standard_fields(
 
 
 @CASES
-async def test_an_allowed_origin_is_reflected_and_another_is_not(method: str, path: str, status: int, journal) -> None:
+async def test_an_allowed_origin_is_reflected_and_another_is_not(
+    method: str, path: str, status: int, journal: Any
+) -> None:
     app = make_app(Config(cors=CorsConfig(allowed_origins=("https://a.example",))))
     async with serve(app) as server, server.client() as client:
         ours = await client.request(method, path, headers={"Origin": "https://a.example"})
@@ -135,7 +138,7 @@ async def test_a_stream_says_what_it_is_and_that_nobody_may_hold_it_back(http2: 
 
 
 @pytest.mark.parametrize("given", ["a", "A.b_c-9", "x" * 128])
-async def test_a_good_request_id_goes_through_the_call_the_answer_and_the_log(given: str, journal) -> None:
+async def test_a_good_request_id_goes_through_the_call_the_answer_and_the_log(given: str, journal: Any) -> None:
     async with serve(make_app()) as server, server.client() as client:
         answer = await client.get("/api/id", headers={"X-Request-Id": given})
     assert answer.json() == answer.headers["x-request-id"] == given
@@ -144,7 +147,7 @@ async def test_a_good_request_id_goes_through_the_call_the_answer_and_the_log(gi
 
 @pytest.mark.parametrize("given", [None, "", "two words", "semi;colon", "x" * 129, "é"])
 async def test_a_bad_request_id_is_replaced(given: str | None) -> None:
-    fields = {} if given is None else {"X-Request-Id": given.encode()}
+    fields = [] if given is None else [(b"X-Request-Id", given.encode())]
     async with serve(make_app()) as server, server.client() as client:
         first, second = [await client.get("/api/id", headers=fields) for _ in range(2)]
     assert re.fullmatch("[0-9a-f]{32}", first.json())

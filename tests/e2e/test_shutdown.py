@@ -77,14 +77,17 @@ async def test_streams_end_cleanly_and_say_when_to_come_back(http2: bool, journa
     async def read(client: httpx.AsyncClient) -> None:
         bodies.append((await client.get("/api/stream")).text)
 
-    async with serve(stage.app) as server, server.client(http2=http2) as client:
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(read, client)
-            await until(lambda: stage.begun == 20)
-            stage.app.shut_down()
-            with trio.fail_after(DRAIN):
-                await until(lambda: len(bodies) == 20)
+    async with (
+        serve(stage.app) as server,
+        server.client(http2=http2) as client,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(20):
+            nursery.start_soon(read, client)
+        await until(lambda: stage.begun == 20)
+        stage.app.shut_down()
+        with trio.fail_after(DRAIN):
+            await until(lambda: len(bodies) == 20)
     delays = [int(re.fullmatch(r"data: here\n\nretry: (\d+)\n\n", body)[1]) for body in bodies]  # type: ignore[index]
     assert all(1000 <= delay <= 5000 for delay in delays)
     assert len(set(delays)) > 5
@@ -105,24 +108,31 @@ async def test_a_producer_that_is_sending_when_the_server_stops_makes_no_error(h
         return StreamingResponse.sse(produce)
 
     body = b""
-    async with serve(app) as server, server.client(http2=http2) as client:
-        async with client.stream("GET", "/api/busy") as answer:
-            async for chunk in answer.aiter_bytes():
-                if len(body) < 1_000_000 <= len(body) + len(chunk):
-                    app.shut_down()
-                body += chunk
+    async with (
+        serve(app) as server,
+        server.client(http2=http2) as client,
+        client.stream("GET", "/api/busy") as answer,
+    ):
+        async for chunk in answer.aiter_bytes():
+            if len(body) < 1_000_000 <= len(body) + len(chunk):
+                app.shut_down()
+            body += chunk
     assert re.fullmatch(rb"retry: \d+", body[-30:].strip().rpartition(b"\n\n")[2])
     assert journal.fields("outcome") == ["shutdown"]
 
 
 async def test_byte_streams_are_cut_so_that_their_reader_can_tell() -> None:
     stage = Stage()
+
+    async def read(client: httpx.AsyncClient) -> None:
+        async with client.stream("GET", "/api/bytes") as answer:
+            async for chunk in answer.aiter_bytes():
+                assert chunk == b"half of"
+                stage.app.shut_down()
+
     async with serve(stage.app) as server, server.client() as client:
         with pytest.raises(httpx.RemoteProtocolError):
-            async with client.stream("GET", "/api/bytes") as answer:
-                async for chunk in answer.aiter_bytes():
-                    assert chunk == b"half of"
-                    stage.app.shut_down()
+            await read(client)
     assert stage.cleaned == ["bytes"]
 
 
@@ -206,15 +216,19 @@ async def test_the_connection_of_a_refused_request_is_closed() -> None:
 async def test_a_server_that_is_told_to_stop_ends_its_streams(http2: bool) -> None:
     """As a process that gets SIGTERM: the server's own trigger, not the application's method."""
     stage = Stage()
-    events = []
-    async with serve(stage.app) as server, server.client(http2=http2) as client:
-        async with aconnect_sse(client, "GET", "/api/stream") as source:
-            stream = source.aiter_sse()
-            events.append((await anext(stream)).data)
-            began = trio.current_time()
-            server.stop()
-            events += [event.retry async for event in stream]
-            assert trio.current_time() - began < 1
+    delays: list[int | None] = []
+    async with (
+        serve(stage.app) as server,
+        server.client(http2=http2) as client,
+        aconnect_sse(client, "GET", "/api/stream") as source,
+    ):
+        stream = source.aiter_sse()
+        assert (await anext(stream)).data == "here"
+        began = trio.current_time()
+        server.stop()
+        delays += [event.retry async for event in stream]
+        assert trio.current_time() - began < 1
+    assert [1000 <= (delay or 0) <= 5000 for delay in delays] == [True]
     assert stage.cleaned == ["stream"]
 
 

@@ -34,10 +34,13 @@ async def test_each_event_reaches_the_client_while_its_producer_waits(http2: boo
         return StreamingResponse.sse(produce)
 
     received = []
-    async with serve(app) as server, server.client(http2=http2) as client:
-        async with aconnect_sse(client, "GET", "/api/count") as source:
-            for number, event in enumerate([event async for event in take(source, seen)]):
-                received.append((number, event))
+    async with (
+        serve(app) as server,
+        server.client(http2=http2) as client,
+        aconnect_sse(client, "GET", "/api/count") as source,
+    ):
+        for number, event in enumerate([event async for event in take(source, seen)]):
+            received.append((number, event))
     assert received == [
         (0, ("token", "first", "1")),
         (1, ("message", '{"n":2}', "2")),
@@ -66,11 +69,14 @@ async def test_the_head_arrives_before_there_is_any_event(http2: bool) -> None:
 
         return StreamingResponse.sse(produce)
 
-    async with serve(app) as server, server.client(http2=http2) as client:
-        async with client.stream("POST", "/api/late") as response:
-            assert response.status_code == 200
-            arrived.set()
-            assert await response.aread() == b"data: now\n\n"
+    async with (
+        serve(app) as server,
+        server.client(http2=http2) as client,
+        client.stream("POST", "/api/late") as response,
+    ):
+        assert response.status_code == 200
+        arrived.set()
+        assert await response.aread() == b"data: now\n\n"
 
 
 @VERSIONS
@@ -87,13 +93,16 @@ async def test_a_byte_stream_is_delivered_piece_by_piece_as_it_is_made(http2: bo
 
         return StreamingResponse.stream(produce, content_type="text/csv")
 
-    async with serve(app) as server, server.client(http2=http2) as client:
-        async with client.stream("GET", "/api/csv") as response:
-            assert response.headers["content-type"] == "text/csv"
-            chunks = response.aiter_bytes()
-            assert await anext(chunks) == b"name,age\n"
-            arrived.set()
-            assert b"".join([chunk async for chunk in chunks]) == b"ann,3\n"
+    async with (
+        serve(app) as server,
+        server.client(http2=http2) as client,
+        client.stream("GET", "/api/csv") as response,
+    ):
+        assert response.headers["content-type"] == "text/csv"
+        chunks = response.aiter_bytes()
+        assert await anext(chunks) == b"name,age\n"
+        arrived.set()
+        assert b"".join([chunk async for chunk in chunks]) == b"ann,3\n"
 
 
 async def test_every_kind_of_source_is_streamed(tmp_path: Path) -> None:

@@ -31,7 +31,8 @@ async def start(*words: str) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 async def test_hypercorn_s_default_worker_fails_to_start_with_a_line_that_says_why(workers: int) -> None:
     code, lines = await start("hypercorn", "--bind", "127.0.0.1:0", "--workers", str(workers), APP)
-    assert [HINT in line for line in lines].count(True) == max(workers, 1)  # each worker is a process that tells it
+    # Each worker is a process that tells it, unless the first one's end has stopped it before.
+    assert 1 <= [HINT in line for line in lines].count(True) <= max(workers, 1)
     assert not [line for line in lines if "Running on" in line]
     assert code == (0 if workers else 1)  # with processes of its own, hypercorn says 0 whatever becomes of them
 

@@ -93,7 +93,7 @@ async def test_segments_are_decoded_after_the_path_was_split():
         stream = client.stream("GET", "/api/item/x")
         stream._scope["raw_path"] = b"/api/item/a%2Fb%20%C3%BC"
         async with stream:
-            assert b'{"id":"a/b \xc3\xbc","n":0}\n' == await stream.read()
+            assert await stream.read() == b'{"id":"a/b \xc3\xbc","n":0}\n'
 
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405_with_what_is_allowed(client: Client):
@@ -154,6 +154,14 @@ async def test_an_application_mounted_below_a_path_is_asked_for_the_rest_of_it()
     async with open_client(make_app()) as client:
         stream = client.stream("GET", "/mounted/api/echo")
         stream._scope["root_path"] = "/mounted"
+        async with stream:
+            assert stream.status == 200
+
+
+async def test_a_whole_url_may_stand_in_place_of_the_path():
+    async with open_client(make_app()) as client:
+        stream = client.stream("GET", "/api/echo")
+        stream._scope["raw_path"] = b"http://somewhere.example/api/echo?x=1"
         async with stream:
             assert stream.status == 200
 
@@ -385,7 +393,7 @@ async def test_a_body_above_the_limit_is_413_and_is_read_on_so_that_the_answer_g
 
 async def test_a_refused_body_that_never_ends_is_not_waited_for_for_long(autojump_clock):
     app = make_app(Config(max_body_size=10))
-    answer = await send_in_pieces(app, [bytes(500), b"x", b""][:2] + [b""], [(b"content-length", b"100000")])
+    answer = await send_in_pieces(app, [*[bytes(500), b"x", b""][:2], b""], [(b"content-length", b"100000")])
     assert answer.status == 413
     assert trio.current_time() <= 2
 
@@ -487,6 +495,14 @@ async def test_an_incoming_request_id_is_passed_on_where_it_is_safe(client: Clie
     assert answer.headers["x-request-id"]
 
 
+async def test_a_request_id_given_twice_is_replaced():
+    async with open_client(make_app()) as client:
+        stream = client.stream("GET", "/api/echo")
+        stream._scope["headers"] += [(b"x-request-id", b"one"), (b"X-Request-ID", b"two")]
+        async with stream:
+            assert len(stream.headers["x-request-id"]) == 32
+
+
 # Cross-origin
 
 
@@ -550,6 +566,8 @@ async def test_head_has_the_header_fields_of_the_compressed_answer(client: Clien
 async def test_what_is_small_streamed_or_not_accepted_is_not_compressed(client: Client, path, accept):
     answer = await client.get(path, headers={"accept-encoding": accept})
     assert "content-encoding" not in answer.headers
+    varies = path == "/api/large"  # what would be compressed for another must say so to caches
+    assert ("vary" in answer.headers) is varies
 
 
 async def test_compression_can_be_switched_off():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -53,8 +53,8 @@ class Pair(NamedTuple):
         ({"deep": [{"n": 2**70}]}, '{"deep":[{"n":1180591620717411303424}]}'),
         (float("nan"), "null"),
         (b"ab", '"YWI="'),
-        (datetime.date(2026, 1, 2), '"2026-01-02"'),
-        (datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), '"2026-01-02T00:00:00Z"'),
+        (dt.date(2026, 1, 2), '"2026-01-02"'),
+        (dt.datetime(2026, 1, 2, tzinfo=dt.UTC), '"2026-01-02T00:00:00Z"'),
         (uuid.UUID(int=1), '"00000000-0000-0000-0000-000000000001"'),
         (decimal.Decimal("1.20"), '"1.20"'),
         (Colour.RED, '"red"'),
