@@ -545,7 +545,7 @@ async def test_a_timeout_in_the_stream_is_an_error_event_and_then_the_end(autoju
 async def test_zero_means_no_timeout(autojump_clock):
     async def it() -> StreamingResponse:
         async def produce(sse: EventStream) -> None:
-            await trio.sleep_forever()
+            await trio.sleep(20 * 3600)
             await sse.send("at last")
 
         return StreamingResponse.sse(produce, ping=0)
@@ -1009,13 +1009,13 @@ async def test_a_large_answer_to_a_slow_reader_arrives_whole(autojump_clock):
     async def it() -> str:
         return "x" * 300_000
 
-    async with open_client(serve(it, config=Config(write_timeout=5))) as client:
-        async with client.stream("GET", "/api/it") as stream:
-            size = 0
-            while stream.complete is None:
-                await trio.sleep(4)
-                size += len(await stream.receive_bytes())
-            assert size == 300_003
+    app = serve(it, config=Config(write_timeout=5))
+    async with open_client(app) as client, client.stream("GET", "/api/it") as stream:
+        size = 0
+        while stream.complete is None:
+            await trio.sleep(4)
+            size += len(await stream.receive_bytes())
+        assert size == 300_003
 
 
 # The shutdown
