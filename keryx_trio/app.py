@@ -13,13 +13,13 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import ModuleType, TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
 
 import trio
 
 from . import logs
 from .action import Action, Mcp, Task, Web, action
-from .call import LAST_WRITES, Call
+from .call import LAST_WRITES
 from .config import Config
 from .connection import Connection
 from .errors import ErrorType, TypedError, unwrap
@@ -30,9 +30,22 @@ from .transports.http import HttpTransport
 
 P = ParamSpec("P")
 R = TypeVar("R")
+DRAIN_MARGIN: Final = LAST_WRITES + 0.1
+"""How long after the drain what was stopped then may take to end, in seconds."""
+
 Lifespan = Callable[["Keryx"], AbstractAsyncContextManager[Any]]
 
 WRONG_WORKER: Final = "keryx_trio runs on trio, and this server does not: use hypercorn --worker-class trio module:app"
+
+
+class Running(Protocol):
+    """What a shutdown must reach."""
+
+    def describe(self) -> dict[str, str]:
+        """What the log says of what is left behind."""
+
+    def shut_down(self, deadline: float) -> None:
+        """Be done by then, on trio's clock."""
 
 
 class Keryx:
@@ -68,7 +81,7 @@ class Keryx:
         self.log = logs.Log(self.config.log)
         self.connections: dict[str, Connection] = {}
         self.state: Any = None
-        self._calls: set[Call] = set()  # what a shutdown must reach
+        self._calls: set[Running] = set()  # what a shutdown must reach
         self._idle = trio.lowlevel.ParkingLot()
         self.drain_deadline: float | None = None
         self.router: Router[Action[..., Any]] = Router()
@@ -204,20 +217,25 @@ class Keryx:
         if self._running is not None:
             raise RuntimeError("the application is running already")
         self._running = self._run()
-        return await self._running.__aenter__()
+        try:
+            return await self._running.__aenter__()
+        except BaseException:
+            self._running = None
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        running, self._running = self._running, None
-        if running is None:
+        if self._running is None:
             raise RuntimeError("the application is not running")
         try:
-            return await running.__aexit__(kind, error, trace)  # noqa: ASYNC102 - `_run` shields what must be
+            return await self._running.__aexit__(kind, error, trace)  # noqa: ASYNC102 - `_run` shields what must be
         except BaseExceptionGroup as group:
-            if unwrap(group) is not error:
+            if error is None or unwrap(group) is not unwrap(error):
                 raise
             return False  # the body's own exception, and no other: it goes on as it was raised
+        finally:
+            self._running = None
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Self]:
@@ -261,8 +279,8 @@ class Keryx:
         return self.drain_deadline
 
     @contextmanager
-    def running(self, call: Call) -> Iterator[None]:
-        """Keep a call where a shutdown finds it."""
+    def running(self, call: Running) -> Iterator[None]:
+        """Keep a call, or what will be one, where a shutdown finds it."""
         self._calls.add(call)
         if self.drain_deadline is not None:
             call.shut_down(self.drain_deadline)
@@ -275,16 +293,11 @@ class Keryx:
 
     async def _drain(self) -> None:
         """Wait for the open calls, no longer than the shutdown allows, and name those that are left behind."""
-        with trio.CancelScope(shield=True, deadline=self.shut_down() + LAST_WRITES):
+        with trio.CancelScope(shield=True, deadline=self.shut_down() + DRAIN_MARGIN):
             while self._calls:
                 await self._idle.park()
         for call in self._calls:
-            self.log.warning(
-                "left behind: its cleanup takes longer than the shutdown may",
-                action=call.action.name,
-                connection=call.connection.id,
-                correlation_id=call.connection.correlation_id,
-            )
+            self.log.warning("left behind: its cleanup takes longer than the shutdown may", **call.describe())
 
     # ASGI
 

@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import trio
 
 from .connection import CallNursery, CallScope, timed_out
-from .errors import ErrorType, TypedError, as_typed, unwrap
-from .logs import Level, scrub
+from .errors import ErrorType, TypedError, as_typed, leaves, text_of, unwrap
+from .logs import Level
 from .middleware import run_around
 from .outbox import DONE, GONE, End, Item, Outcome, ReaderLeft, StreamEnded
-from .streaming import EventStream, StreamingResponse, Wire
+from .secrecy import Secrets
+from .streaming import CallContext, EventStream, StreamingResponse, Wire, call_context
 from .wire import json
 
 if TYPE_CHECKING:
@@ -38,10 +39,13 @@ if TYPE_CHECKING:
     from .app import Keryx
     from .connection import Connection
 
+OURS: Final = ("type", "timestamp")
+"""The parts of an error's payload that nobody else has a say in."""
+
 _NOTHING: Final = object()
 """Stands for the value of an action that returned none, because it was cancelled."""
 
-LAST_WRITES: Final = 0.5
+LAST_WRITES: Final = 0.4
 """How long after the drain what is told at its end may still be written, in seconds."""
 
 
@@ -53,8 +57,14 @@ class Reply(Wire, Protocol):
 
     watches: bool
     """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
-    ending: bool
-    """Set before the last write: from then on a disconnect is the normal end of a connection."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the last of the answer is being written: from then on a disconnect is the normal end."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of the answer has been written."""
 
     async def left(self) -> None:
         """Return when the client has left."""
@@ -104,12 +114,13 @@ class Call:
         self.origin = origin or {}
         self.gone = trio.CancelScope()
         self.stop = trio.CancelScope()
-        self.clock = trio.CancelScope()
+        self.clock = trio.CancelScope(relative_deadline=app.timeout_of(action))
         self.cause: Outcome | None = None
         self.stream: StreamingResponse | None = None
-        self._secrets: list[str] = []
+        self._secrets = Secrets()
         self._delivered = trio.Event()
         self._writing = False
+        self._finished = False
         self._logged = False
         self._opened = time.perf_counter()
         self._first: float | None = None
@@ -124,9 +135,9 @@ class Call:
 
     def _lose(self) -> None:
         self._note(Outcome.GONE)
+        self.gone.cancel()  # first: who waits in a send is cancelled there, and not let go as if it had sent
         if self.stream is not None:
             self.stream.outbox.finish(GONE)
-        self.gone.cancel()
 
     def shut_down(self, deadline: float) -> None:
         """The server stops: a stream ends now, a plain call may finish until `deadline`, and every write is bounded."""
@@ -139,16 +150,23 @@ class Call:
 
     async def run(self) -> None:
         """Run the action and answer, whatever happens. Raises nothing but what is no error (a KeyboardInterrupt)."""
+        context = CallContext(trio.lowlevel.current_task())
+        call_context.set(context)
+        if self.app.drain_deadline is not None:
+            self.shut_down(self.app.drain_deadline)
         try:
-            with self.app.running(self), self.gone:
+            with self.gone:
                 async with trio.open_nursery() as outer:
                     if self.reply.watches:
                         outer.start_soon(self._watch)
                     await self._answer(outer)
                     outer.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
+        except* Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
             self._report("an error at the end of a call", error)
         finally:
+            for stream in context.streams:  # nobody reads them any more: nobody may wait to send, nothing stays open
+                await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
+            self._report_untold()
             if self.gone.cancelled_caught:
                 self._note(Outcome.GONE)
             self._log_end()
@@ -163,9 +181,8 @@ class Call:
         lent: CallNursery | None = None
         try:
             with self.stop, self.clock:
-                self.clock.deadline = trio.current_time() + self.app.timeout_of(self.action)
                 async with trio.open_nursery() as user:
-                    lent = CallNursery(user)
+                    lent = CallNursery(user, self._failed)
                     try:
                         value = await self._invoke(lent)
                         if isinstance(value, StreamingResponse):
@@ -175,14 +192,19 @@ class Call:
                     except Exception as raised:  # noqa: BLE001 - told to the client below
                         # Caught inside the nursery, so that it wins over what its tasks raise when they are cancelled.
                         error = raised
+                        self._failed(raised)
                         user.cancel_scope.cancel()
-        except Exception as raised:  # noqa: BLE001 - a group, from the tasks of the call's nursery
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - mostly a group, of errors from the nursery's tasks
+            failure = _contained(raised)
             if error is not None:
-                self._report("a task of a failed call failed too", raised)
-            error = error or raised
+                self._report("a task of a failed call failed too", failure)
+            error = error or failure
+            self._failed(error)
         finally:
             if lent is not None:
                 lent.close()
+        if error is None and user.cancel_scope.cancel_called and not self._finished:
+            error = TypedError(f"the call of action {self.action.name} was cancelled by the application")
         await self._tell(value, self._decided(error))
 
     async def _invoke(self, nursery: CallNursery) -> Any:
@@ -191,6 +213,7 @@ class Call:
         self._secrets.extend(inputs.secrets(self.raw))
         self.connection.scope = CallScope(nursery, self.verdict, self._secrets)
         params = inputs.structure(self.raw, text=self.text)
+        self._secrets.extend(inputs.secrets(params))  # a converter may have made others of them
         middleware = self.app.middleware_of(self.action)
         value = await run_around(
             self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log
@@ -203,8 +226,8 @@ class Call:
     async def _produce(self, stream: StreamingResponse, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Produce a stream while it is delivered; ends when its producer has."""
         if self.verdict() is not None or self.reply.declines():
-            user.cancel_scope.cancel()
             await stream.discard()
+            self._finish(user)
             return
         stream.outbox.verdict = self._late_end
         self.stream = stream
@@ -215,23 +238,32 @@ class Call:
         if stream.has_source:
             await stream.produce()
             stream.outbox.finish(DONE)
-            user.cancel_scope.cancel()
+            self._finish(user)
         # Without a source the tasks of `user` send, and leaving it waits for them.
 
     async def _keep_for(self, value: Any, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Where tasks of the call still run, they live until its plain value is written."""
-        if self.verdict() is not None:
-            user.cancel_scope.cancel()
-        elif user.child_tasks:
+        if self.verdict() is None and user.child_tasks:
             self.clock.deadline = math.inf
             # Written by a task outside the nursery: one of the call's tasks that fails now must not cut the answer.
             self._writing = True
             outer.start_soon(self._write_value, value)
             await self._delivered.wait()
-            user.cancel_scope.cancel()
+        self._finish(user)
+
+    def _finish(self, user: trio.Nursery) -> None:
+        """The action has done what it was called for; what else runs in its nursery is not waited for."""
+        self._finished = True
+        user.cancel_scope.cancel()
+
+    def _failed(self, error: Exception) -> None:
+        """The call has failed. So it ended, and its stream is told at once, however long its tasks clean up."""
+        self._note(Outcome.ERROR)
+        if self.stream is not None:
+            self.stream.fail(error, self._end_of(error))
 
     def _decided(self, error: Exception | None) -> Exception | None:
-        """What the client is told: a deadline that fired, before whatever was raised."""
+        """What the client is told: a deadline that fired first, or else what was raised."""
         verdict = self.verdict()
         if verdict is not None and error is not None and not _is_expected(error):
             self._report("an error in a call that was being stopped", error)
@@ -239,18 +271,13 @@ class Call:
 
     async def _tell(self, value: Any, error: Exception | None) -> None:
         """The last word, from outside all that could have been cancelled."""
-        if self.stream is not None:
-            outbox = self.stream.outbox
-            end = DONE if error is None else self._end_of(error)
-            if not outbox.finish(end) and error is not None:
+        if self.stream is not None or self._writing:
+            told = False
+            if self.stream is not None:
+                told = self.stream.outbox.finish(DONE if error is None else self._end_of(error))
+            if error is not None and not told:
                 self._report_late(error)
             await self._delivered.wait()
-        elif self._writing:
-            if error is not None:
-                self._report_late(error)
-            await self._delivered.wait()
-        elif error is None and value is _NOTHING:
-            await self._write_error(TypedError(f"the call of action {self.action.name} was cancelled"))
         elif error is not None:
             await self._write_error(error)
         else:
@@ -267,8 +294,10 @@ class Call:
             self._log_call(Outcome.DONE)
         except trio.BrokenResourceError:
             self._lose()
-        except Exception as error:  # noqa: BLE001 - the value has no form on the wire
-            await self._write_error(error)
+        except Exception as error:
+            if self.reply.begun:
+                raise  # the rest of an answer is no place for another
+            await self._write_error(error)  # the value has no form on the wire
         finally:
             self._delivered.set()
 
@@ -294,7 +323,7 @@ class Call:
                 if items := outbox.take():
                     await reply.write(items)
                     self._count(items)
-                elif outbox.end is not None:
+                elif (end := outbox.last_word()) is not None:
                     break
                 else:
                     quiet_until = trio.current_time() + ping
@@ -304,10 +333,10 @@ class Call:
                         else:
                             await reply.ping()
             payload = None
-            if outbox.end.error is not None:
-                _, payload = self._told(outbox.end.error)
-                payload = payload if outbox.end.data is None else self._scrubbed(outbox.end.data)
-            await reply.end(outbox.end, payload)
+            if end.error is not None:
+                _, payload = self._told(end.error)
+                payload = payload if end.data is None else self._hidden(end.data)
+            await reply.end(end, payload)
         except trio.BrokenResourceError:
             self._lose()
         finally:
@@ -327,9 +356,10 @@ class Call:
             self.cause = self._fired() or cause
 
     def _fired(self) -> Outcome | None:
-        if self.clock.cancel_called:
-            return Outcome.TIMEOUT
-        return Outcome.SHUTDOWN if self.stop.cancel_called else None
+        timeout, shutdown = self.clock.cancel_called, self.stop.cancel_called
+        if timeout and shutdown:
+            timeout = self.clock.deadline <= self.stop.deadline
+        return Outcome.TIMEOUT if timeout else Outcome.SHUTDOWN if shutdown else None
 
     def verdict(self) -> TypedError | None:
         """Why the call was stopped, as its client is told; None where it was not, or where nobody is left to tell."""
@@ -338,7 +368,7 @@ class Call:
         if self.cause is Outcome.TIMEOUT:
             return timed_out(self.action.name, self.app.timeout_of(self.action))
         if self.cause is Outcome.SHUTDOWN:
-            return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
+            return shutting_down()
         return None
 
     def _late_end(self) -> End | None:
@@ -351,33 +381,34 @@ class Call:
 
     def _end_for_shutdown(self, stream: StreamingResponse) -> None:
         self._note(Outcome.SHUTDOWN)
-        stream.outbox.finish(self._end_of(None))
         self.stop.cancel()
+        stream.outbox.finish(self._end_of(None))
 
     # What is said of it
 
     def _told(self, error: BaseException) -> tuple[TypedError, dict[str, Any]]:
         """What the client is told of `error`; what it is not told goes to the log."""
-        typed = as_typed(error, debug=self.app.config.debug)
+        debug = self.app.config.debug
+        typed = as_typed(error, debug=debug)
         if typed is not unwrap(error):
             self._report("the action failed", error)
-        payload = typed.payload(debug=self.app.config.debug)
-        try:
-            json.encode(payload)
-        except Exception:  # noqa: BLE001 - whatever an odd value raises, the error itself must get through
-            payload["value"] = repr(typed.value)
-        return typed, self._scrubbed(payload)
+        payload = typed.payload()
+        if debug:
+            payload["stack"] = self._secrets.traceback(typed.__cause__ or typed)
+        # Not its type and its time: a short secret would mangle them, and so give itself away.
+        told = {key: self._sendable(value, keys=key == "value") for key, value in payload.items() if key not in OURS}
+        return typed, payload | told
 
-    def _scrubbed(self, data: Any) -> Any:
-        if not self._secrets:
-            return data
-        if isinstance(data, str):
-            return scrub(data, self._secrets)
-        if isinstance(data, Mapping):
-            return {key: self._scrubbed(value) for key, value in data.items()}
-        if isinstance(data, (list, tuple)):
-            return [self._scrubbed(value) for value in data]
-        return data
+    def _sendable(self, value: Any, *, keys: bool) -> Any:
+        """What an error's payload says, without secrets; an odd value in words, since the error must get through."""
+        try:
+            json.encode(value)
+        except Exception:  # noqa: BLE001 - odd values raise anything
+            value = text_of(value, repr)
+        return self._hidden(value, keys=keys)
+
+    def _hidden(self, data: Any, *, keys: bool = True) -> Any:
+        return self._secrets.hide(data) if isinstance(data, str) else self._secrets.hide_in(data, keys=keys)
 
     def _report(self, message: str, error: BaseException) -> None:
         self.app.log.exception(
@@ -388,10 +419,18 @@ class Call:
             correlation_id=self.connection.correlation_id,
         )
 
+    def _report_untold(self) -> None:
+        """A failure that its stream's client was to be told, and was not, since the call was cancelled from outside."""
+        outbox = None if self.stream is None else self.stream.outbox
+        error = outbox.end.error if outbox is not None and outbox.end is not None and not outbox.told else None
+        if error is not None and not _is_expected(error):
+            self._report("an error that nobody could be told", error)
+
     def _report_late(self, error: Exception) -> None:
-        """An error that comes after the client's last word, unless it only says that the stream has ended."""
-        told = self.stream.outbox.end.error if self.stream is not None and self.stream.outbox.end is not None else None
-        if not _is_expected(error) and unwrap(error) is not told:
+        """An error that came after the client's last word: in the log, unless it only says that the stream ended."""
+        end = None if self.stream is None else self.stream.outbox.end
+        was_told = end is not None and end.error is not None and unwrap(end.error) is unwrap(error)
+        if not was_told and self.verdict() is None and not all(_is_end(leaf) for leaf in leaves(error)):
             self._report("an error after the end of the answer", error)
 
     def _log_call(self, outcome: Outcome, error: TypedError | None = None) -> None:
@@ -407,9 +446,9 @@ class Call:
                 correlation_id=self.connection.correlation_id,
                 identifier=self.connection.identifier,
                 method=self.origin.get("method"),
-                url=self._scrubbed(self.origin.get("url")),
+                url=self.origin.get("url"),
                 params=self.action.inputs.redact(self.raw),
-                error=None if error is None else self._scrubbed(error.message),
+                error=None if error is None else self._secrets.hide(error.message),
                 error_type=None if error is None else error.type.value,
             )
 
@@ -433,6 +472,31 @@ class Call:
         return (moment - self._opened) * 1000
 
 
-def _is_expected(error: Exception) -> bool:
+def _contained(raised: BaseException) -> Exception:
+    """`raised` as an error of this call alone, unless it is about more than the call.
+
+    A `SystemExit` or a `GeneratorExit` of an action must not end the server and with it everybody else's calls. What
+    cancels or interrupts goes on.
+    """
+    if isinstance(raised, Exception):
+        return raised
+    if any(isinstance(leaf, (trio.Cancelled, KeyboardInterrupt)) for leaf in leaves(raised)):
+        raise raised
+    error = RuntimeError(f"the action raised {type(unwrap(raised)).__name__}, which would end the whole server")
+    error.__cause__ = raised
+    return error
+
+
+def shutting_down() -> TypedError:
+    """What a client is told whom a shutdown has stopped, or who came too late."""
+    return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
+
+
+def _is_end(error: BaseException) -> bool:
+    """Whether an error only says that its stream has ended."""
+    return isinstance(error, (StreamEnded, ReaderLeft))
+
+
+def _is_expected(error: BaseException) -> bool:
     """Whether an error says what was meant to be said, or only that the stream has ended: nothing for the log."""
-    return isinstance(unwrap(error), (TypedError, StreamEnded, ReaderLeft))
+    return all(isinstance(leaf, TypedError) or _is_end(leaf) for leaf in leaves(error))

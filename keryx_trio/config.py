@@ -12,6 +12,7 @@ checked, its description is the reference.
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal, Self, TypeVar, get_args, get_origin
 
@@ -139,7 +140,29 @@ def _route(route: str) -> str:
         return ""
     if not route.startswith("/") or route.endswith("/"):
         raise ValueError('start with "/" and not end with it')
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", route):
+        raise ValueError("be a path, without parameters or a query")
     return route
+
+
+def _latin(text: str) -> str:
+    if not text.isascii():
+        raise ValueError("be plain text that a header can carry")
+    return text
+
+
+def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    """As browsers spell them: in lower case, without a slash at the end."""
+    origins = tuple(origin.lower().rstrip("/") for origin in origins)
+    if not all(re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+", origin) for origin in origins):
+        raise ValueError("be * or origins, such as https://app.example or http://localhost:3000")
+    return origins
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in names):
+        raise ValueError("be names, of letters, digits and -")
+    return names
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
@@ -156,17 +179,20 @@ class CorsConfig:
     """Which pages of other origins may call."""
 
     allowed_origins: tuple[str, ...] = setting(
-        ("*",), "The origins that may call; * is any, without credentials. A list is answered with credentials."
+        ("*",),
+        "The origins that may call; * is any, without credentials. A list is answered with credentials.",
+        _origins,
     )
     allowed_methods: tuple[str, ...] = setting(
-        ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "The methods that they may use."
+        ("HEAD", "GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"), "The methods that they may use.", _names
     )
     allowed_headers: tuple[str, ...] = setting(
-        ("Content-Type", "Last-Event-ID", "X-Request-Id"), "The request headers that they may send."
+        ("Content-Type", "Last-Event-ID", "X-Request-Id"), "The request headers that they may send.", _names
     )
     exposed_headers: tuple[str, ...] = setting(
         ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After"),
         "The response headers that they may read.",
+        _names,
     )
     max_age: int = setting(600, "How long a browser may keep the answer to a preflight, in seconds.")
 
@@ -175,11 +201,13 @@ class CorsConfig:
 class SecurityConfig:
     """The security headers of every HTTP answer. An empty text leaves that header out."""
 
-    content_security_policy: str = setting("default-src 'self'", "Content-Security-Policy.")
-    strict_transport_security: str = setting("max-age=31536000; includeSubDomains", "Strict-Transport-Security.")
-    content_type_options: str = setting("nosniff", "X-Content-Type-Options.")
-    frame_options: str = setting("DENY", "X-Frame-Options.")
-    referrer_policy: str = setting("strict-origin-when-cross-origin", "Referrer-Policy.")
+    content_security_policy: str = setting("default-src 'self'", "Content-Security-Policy.", _latin)
+    strict_transport_security: str = setting(
+        "max-age=31536000; includeSubDomains", "Strict-Transport-Security.", _latin
+    )
+    content_type_options: str = setting("nosniff", "X-Content-Type-Options.", _latin)
+    frame_options: str = setting("DENY", "X-Frame-Options.", _latin)
+    referrer_policy: str = setting("strict-origin-when-cross-origin", "Referrer-Policy.", _latin)
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
@@ -203,6 +231,9 @@ class Config:
     ping: float = setting(15.0, "A quiet SSE stream carries a comment this often, in seconds; 0 for never.")
     action_timeout: float = setting(
         300.0, "How long a call may take where its action says nothing, in seconds; 0 for no limit."
+    )
+    read_timeout: float = setting(
+        30.0, "How long a client may send nothing of a body that it has announced before it is refused, in seconds."
     )
     write_timeout: float = setting(
         30.0, "How long a client may take nothing of what is written to it before it is cut off, in seconds."

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVarTuple
 import attrs
 import trio
 
-from .errors import ErrorType, TypedError
+from .errors import ErrorType, TypedError, unwrap
 from .middleware import run_around
+from .secrecy import Secrets
 from .streaming import StreamingResponse
 
 if TYPE_CHECKING:
@@ -52,10 +53,11 @@ class Peer:
 class CallNursery:
     """The nursery of a call. What runs in it dies when the call has been answered or its source has ended."""
 
-    __slots__ = ("_nursery", "_over")
+    __slots__ = ("_failed", "_nursery", "_over")
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, failed: Callable[[Exception], None]) -> None:
         self._nursery = nursery
+        self._failed = failed
         self._over = False
 
     @property
@@ -79,8 +81,8 @@ class CallNursery:
         Raises:
             RuntimeError: the call is over.
         """
-        self._check()
-        self._nursery.start_soon(async_fn, *args, name=name)
+        self.check_open()
+        self._nursery.start_soon(self._run, async_fn, args, name=name or async_fn)
 
     async def start(self, async_fn: Callable[..., Awaitable[object]], *args: object, name: object = None) -> Any:
         """Start a task and wait until it has called `task_status.started`; see `trio.Nursery.start`.
@@ -88,14 +90,27 @@ class CallNursery:
         Raises:
             RuntimeError: the call is over.
         """
-        self._check()
+        self.check_open()
         return await self._nursery.start(async_fn, *args, name=name)
+
+    async def _run(self, async_fn: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """Run a task, and tell the call of its failure at once: its siblings may take their time to clean up."""
+        try:
+            await async_fn(*args)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     def close(self) -> None:
         """The call is over."""
         self._over = True
 
-    def _check(self) -> None:
+    def check_open(self) -> None:
+        """See that the call is not over.
+
+        Raises:
+            RuntimeError: it is.
+        """
         if self._over:
             raise RuntimeError(
                 "the call that owned this nursery is over; what should outlive a call belongs in app.nursery"
@@ -109,7 +124,7 @@ class CallScope:
     nursery: CallNursery
     verdict: Callable[[], BaseException | None]
     """Why the call was stopped, where that can be told: its timeout, or the shutdown."""
-    secrets: list[str]
+    secrets: Secrets
     """The secret inputs of the call and of those it made, so that nothing which leaves it shows them."""
 
 
@@ -197,22 +212,31 @@ class Connection:
             Exception: whatever the action raised.
         """
         app, scope = self.app, self.scope
+        scope.nursery.check_open()
         action = app.find_action(name)
         scope.secrets.extend(action.inputs.secrets(params or {}))
         values = action.inputs.structure(params or {})
+        scope.secrets.extend(action.inputs.secrets(values))  # a converter may have made others of them
         timeout = app.timeout_of(action)
-        clock = trio.CancelScope(deadline=trio.current_time() + timeout)
+        clock = trio.CancelScope(relative_deadline=timeout)
 
         def verdict() -> BaseException | None:
             return timed_out(name, timeout) if clock.cancel_called else scope.verdict()
 
         view = Connection(self._peer, self.correlation_id, CallScope(scope.nursery, verdict, scope.secrets))
-        with clock:
-            value = await run_around(action, app.middleware_of(action), values, view, verdict=verdict, log=app.log)
+        try:
+            with clock:
+                value = await run_around(action, app.middleware_of(action), values, view, verdict=verdict, log=app.log)
+                if not clock.cancel_called:
+                    return value
+                if isinstance(value, StreamingResponse):
+                    await value.discard()
+        except Exception as error:
             if not clock.cancel_called:
-                return value
-            if isinstance(value, StreamingResponse):
-                await value.discard()
+                raise
+            app.log.exception(
+                "an error in a call that was being stopped", unwrap(error), secrets=scope.secrets, action=name
+            )
         raise timed_out(name, timeout)
 
 

@@ -9,9 +9,10 @@ Invariant: what an unknown exception says reaches the log, and the client only i
 from __future__ import annotations
 
 import enum
+import math
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -72,6 +73,9 @@ class TypedError(Exception):
         value: what was given for it.
         errors: every fault of the call as `(key, message)`, for invalid inputs.
         retry_after: seconds after which trying again makes sense; becomes `Retry-After` over HTTP.
+
+    Raises:
+        ValueError: an unknown type, or a `retry_after` that is no finite number of zero or more.
     """
 
     def __init__(
@@ -85,11 +89,13 @@ class TypedError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
+        if retry_after is not None and not 0 <= retry_after < math.inf:
+            raise ValueError(f"retry_after is a number of seconds, not {retry_after!r}")
+        self.message = str(message)
         self.type = ErrorType(type)
-        self.key = key
+        self.key = None if key is None else str(key)
         self.value = value
-        self.errors = tuple(errors)
+        self.errors = tuple((str(path), str(fault)) for path, fault in errors)
         self.retry_after = retry_after
         self.timestamp = int(time.time() * 1000)
 
@@ -127,6 +133,21 @@ def unwrap(error: BaseException) -> BaseException:
     return error
 
 
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in nested groups, or the one that it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for each in error.exceptions for leaf in leaves(each)]
+    return [error]
+
+
+def text_of(value: object, how: Callable[[object], str] = str) -> str:
+    """The text of an error, or of another value; where making it fails, words that say so."""
+    try:
+        return how(value)
+    except Exception:  # noqa: BLE001 - an odd value must not hide what is to be told of it
+        return f"<a {type(value).__name__} that has no text>"
+
+
 def as_typed(error: BaseException, *, debug: bool = False) -> TypedError:
     """What the client is told of `error`: a `TypedError` as it is, anything else in general words.
 
@@ -135,6 +156,6 @@ def as_typed(error: BaseException, *, debug: bool = False) -> TypedError:
     error = unwrap(error)
     if isinstance(error, TypedError):
         return error
-    typed = TypedError(f"{type(error).__name__}: {error}" if debug else GENERIC_MESSAGE)
+    typed = TypedError(f"{type(error).__name__}: {text_of(error)}" if debug else GENERIC_MESSAGE)
     typed.__cause__ = error
     return typed

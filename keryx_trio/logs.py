@@ -1,7 +1,6 @@
 """What the log says, and how: lines for people, and the same as fields for machines.
 
-Owns: `Log`, the lines of a call and of a stream, the handler that shows them where the application has none, and the
-removal of secrets from text.
+Owns: `Log`, the lines of a call and of a stream, and the handler that shows them where the application has none.
 Does not know: actions, connections, or which values are secret; callers hand over what may be said.
 
 Everything goes to the standard library's logger `keryx_trio`: a record's message is a line for people, and the fields
@@ -21,21 +20,19 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypedDict, Unpack
-from urllib.parse import quote, quote_plus
 
 from .config import LogConfig
+from .errors import text_of
+from .secrecy import Secrets
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 LOGGER: Final = "keryx_trio"
 """The name of the logger that everything goes to."""
-
-SECRET_MARK: Final = "[[secret]]"  # noqa: S105 - not one
-"""What stands where a secret was."""
 
 _JSON: Final = json.JSONEncoder(ensure_ascii=False, default=str)
 _LEVELS: Final[Mapping[str, int]] = MappingProxyType(
@@ -84,8 +81,8 @@ class StreamFields(TypedDict, total=False):
 class Log:
     """An application's log.
 
-    Error handling: whatever goes wrong while a line is built or handled is shown on stderr, as the standard library
-    does it, and reaches no caller.
+    Error handling: whatever goes wrong while a line is built or handled is shown on stderr, by its type and place, and
+    reaches no caller.
     """
 
     def __init__(self, config: LogConfig) -> None:
@@ -113,20 +110,19 @@ class Log:
         self._say("error", message, fields)
 
     def exception(
-        self, message: str, error: BaseException, /, *, secrets: Iterable[str] = (), **fields: object
+        self, message: str, error: BaseException, /, *, secrets: Secrets | None = None, **fields: object
     ) -> None:
         """Logs an error whole: its class, its text and its traceback, without the secrets.
 
-        Where there are secrets the record has no `exc_info`, since other handlers would read them from the frames.
+        Where there are secrets the record has no `exc_info`, since other handlers would read them from the frames. The
+        message and the fields are the caller's own words, and stay as they are.
         """
         if not self.enabled("error"):
             return
         with _harmless():
-            secrets = tuple(secrets)
-            told = {**fields, "error_type": type(error).__name__, "error": str(error)}
-            told = {key: scrub(value, secrets) if isinstance(value, str) else value for key, value in told.items()}
-            trace = scrub("".join(traceback.format_exception(error)), secrets)
-            message = scrub(message, secrets)
+            secrets = Secrets() if secrets is None else secrets
+            told = {**fields, "error_type": type(error).__name__, "error": secrets.hide(text_of(error))}
+            trace = secrets.traceback(error)
             self._emit("error", message, _line(message, told), told, trace=trace, error=None if secrets else error)
 
     def call(self, level: Level = "info", /, **fields: Unpack[CallFields]) -> None:
@@ -220,17 +216,6 @@ def shortened(value: object, length: int) -> object:
     return value if len(text) <= length else text[:length] + "…"
 
 
-def scrub(text: str, secrets: Iterable[str]) -> str:
-    """`text` with every secret replaced by `[[secret]]`, also where it stands escaped as in JSON, repr or a URL.
-
-    Longer ones go first, so that a secret which contains another leaves nothing behind. Empty ones are ignored.
-    """
-    forms = {form for secret in secrets if secret for form in _forms(secret)}
-    if not forms:
-        return text
-    return re.sub("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True)), SECRET_MARK, text)
-
-
 @contextlib.contextmanager
 def configured(config: LogConfig) -> Iterator[None]:
     """Shows the log on stderr as `config` says, as long as the context lasts; then all is as before.
@@ -322,29 +307,13 @@ def _start_of_json(value: object, length: int) -> str:
     return text
 
 
-def _forms(secret: str) -> Iterator[str]:
-    """The ways in which a secret may be written."""
-    for part in {secret, *(line for line in secret.splitlines() if len(line) > 3)}:  # noqa: PLR2004 - not every "}"
-        yield part
-        yield plain(part)
-        yield json.dumps(part)[1:-1]
-        yield json.dumps(part, ensure_ascii=False)[1:-1]
-        for text in (repr(part), ascii(part), repr(part.encode(errors="replace"))[1:]):
-            yield text[1:-1]
-            yield text[1:-1].replace("'", "\\'")
-        for escape in (quote, quote_plus):
-            for safe in ("", "/"):
-                text = escape(part, safe, errors="replace")
-                yield text
-                yield re.sub("%..", lambda match: match[0].lower(), text)
-
-
 @contextlib.contextmanager
 def _harmless() -> Iterator[None]:
     try:
         yield
-    except Exception:  # noqa: BLE001 - a log that fails must not break what it tells of
+    except Exception as error:  # noqa: BLE001 - a log that fails must not break what it tells of
         if logging.raiseExceptions and sys.stderr is not None:
             with contextlib.suppress(OSError, ValueError):
-                # Not with its context: that may be an error with secrets in it.
-                traceback.print_exc(file=sys.stderr, chain=False)
+                # Neither its text nor its context: there may be secrets in them.
+                frames = "".join(traceback.format_tb(error.__traceback__))
+                sys.stderr.write(f"keryx_trio lost a line of its log to {type(error).__name__}, raised here:\n{frames}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from .errors import unwrap
+from .errors import leaves, unwrap
 from .streaming import StreamingResponse
 
 if TYPE_CHECKING:
@@ -107,15 +107,16 @@ async def run_around(
     for each in reversed(progress.started):
         told = _told(progress.error, verdict)
         try:
-            update = await _run_after(each, progress.params, connection, told, log)
-        except Exception as raised:
+            update = _checked(await _run_after(each, progress.params, connection, told, log), each, "run_after")
+        except BaseException as raised:  # noqa: ASYNC103 - the outer ones run all the same; then it is raised
             if progress.error is None:
                 progress.error = raised
             else:
-                log.exception("run_after failed", raised, action=action.name, middleware=type(each).__name__)
+                secrets, name = connection.scope.secrets, type(each).__name__
+                log.exception("run_after failed", raised, secrets=secrets, action=action.name, middleware=name)
         else:
             if update is not None and update.has_response:
-                _replace(progress, update.response, log, action=action.name, middleware=type(each).__name__)
+                await _replace(progress, update.response, log, action=action.name, middleware=type(each).__name__)
     if progress.error is None:
         return progress.value
     if isinstance(progress.value, StreamingResponse):
@@ -128,7 +129,7 @@ async def _forward(
 ) -> Any:
     for each in middleware:
         progress.started.append(each)
-        update = await each.run_before(progress.params, connection)
+        update = _checked(await each.run_before(progress.params, connection), each, "run_before")
         if update is None:
             continue
         if update.params is not None:
@@ -157,16 +158,28 @@ async def _run_after(
     return None
 
 
-def _replace(progress: _Progress, response: Any, log: Log, **names: str) -> None:
+def _checked(update: Any, middleware: Middleware, method: str) -> Update | None:
+    if update is None or isinstance(update, Update):
+        return update
+    raise TypeError(f"{type(middleware).__name__}.{method} returned {type(update).__name__}: return an Update, or None")
+
+
+async def _replace(progress: _Progress, response: Any, log: Log, **names: str) -> None:
     """Take a response in place of a value or of an error; not of a stream, nor of a call that was cancelled."""
     if progress.error is None and isinstance(progress.value, StreamingResponse):
         log.warning("a middleware cannot replace a stream", **names)
     elif progress.error is None or isinstance(progress.error, Exception):
-        progress.value, progress.error = response, None
+        response, progress.value, progress.error = progress.value, response, None
+    if isinstance(response, StreamingResponse):
+        await response.discard()
 
 
 def _told(error: BaseException | None, verdict: Callable[[], BaseException | None]) -> BaseException | None:
     """`error` in the terms of the contract: one exception, and a cancellation with a reason is that reason."""
-    if isinstance(error, trio.Cancelled):
-        return verdict() or error
-    return None if error is None else unwrap(error)
+    if error is None:
+        return None
+    cancelled = [leaf for leaf in leaves(error) if isinstance(leaf, trio.Cancelled)]
+    if not cancelled:
+        return unwrap(error)
+    rest = error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else None
+    return verdict() or (cancelled[0] if rest is None else unwrap(rest))

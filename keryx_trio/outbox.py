@@ -86,6 +86,7 @@ class Outbox:
         "end",
         "held",
         "size",
+        "told",
         "verdict",
     )
 
@@ -95,6 +96,7 @@ class Outbox:
         self._senders: dict[Task, Item] = {}  # in the order in which they came
         self._reader: Task | None = None
         self._attached = False
+        self.told = False
         self._burst = 0
         self._since = perf_counter()
         self.held = 0
@@ -112,9 +114,9 @@ class Outbox:
             trio.BrokenResourceError: its client had left.
             RuntimeError: there is no room, and by `may_wait` there never will be.
         """
+        await checkpoint_if_cancelled()
         if self.end is not None:
             raise _ended(self.end)
-        await checkpoint_if_cancelled()
         if item is None:
             await cancel_shielded_checkpoint()
             return
@@ -193,6 +195,21 @@ class Outbox:
         with trio.CancelScope(deadline=deadline) as scope:
             await wait_task_rescheduled(abort)
         return not scope.cancelled_caught
+
+    def last_word(self) -> End | None:
+        """The end, where there is one and all before it has been taken; from now on it stands."""
+        if self.end is None or self._queue:
+            return None
+        self.told = True
+        return self.end
+
+    def amend(self, end: End) -> bool:
+        """Take `end` in place of the one that is there, where the reader has not had that yet."""
+        if self.told:
+            return False
+        self.end = self.verdict() or end
+        self._wake_reader()
+        return True
 
     # Both
 

@@ -47,7 +47,7 @@ class Response:
         self.status = int(status)
         self.content_type = content_type or ("text/plain; charset=utf-8" if self.text else "application/octet-stream")
         fields = header_fields.checked(headers)
-        own = [] if status in BODILESS else [(b"content-type", self.content_type.encode("latin-1"))]
+        own = [] if status in BODILESS else [header_fields.content_type(self.content_type)]
         self.headers = own + [field for field in fields if field[0] not in (b"content-type", b"content-length")]
 
     def __repr__(self) -> str:

@@ -12,7 +12,9 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import sys
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -20,8 +22,8 @@ import attrs
 import trio
 
 from . import outbox
-from .errors import TypedError
-from .outbox import DONE, End, Outbox, Outcome
+from .errors import TypedError, unwrap
+from .outbox import DONE, GONE, End, Outbox, Outcome
 from .wire import headers as header_fields
 from .wire import json, sse
 
@@ -62,6 +64,17 @@ class Wire(Protocol):
         """A piece of a byte stream."""
 
 
+@attrs.frozen(eq=False)
+class CallContext:
+    """The call that code runs in: its own task, and the streams made in it."""
+
+    task: trio.lowlevel.Task
+    streams: list[StreamingResponse] = attrs.Factory(list)
+
+
+call_context: Final[ContextVar[CallContext | None]] = ContextVar("keryx_trio call", default=None)
+
+
 class _Kept:
     """The wire before there is one: remembers each send as a call to make on the real one."""
 
@@ -91,7 +104,18 @@ _KEPT: Final = _Kept()
 class StreamingResponse:
     """A response that is produced while it is read. Made by `sse` or `stream`, and returned by the action."""
 
-    __slots__ = ("_args", "_file", "_maker", "_source", "_wire", "comments", "content_type", "headers", "outbox")
+    __slots__ = (
+        "_args",
+        "_file",
+        "_passing",
+        "_source",
+        "_used",
+        "_wire",
+        "comments",
+        "content_type",
+        "headers",
+        "outbox",
+    )
 
     def __init__(
         self, source: Any, args: tuple[Any, ...], content_type: str, headers: Mapping[str, str] | None
@@ -102,13 +126,16 @@ class StreamingResponse:
         self._args = args
         self._file: Any = None  # what trio.open_file gives
         self._wire: Wire = _KEPT
-        self._maker = _current_task()
+        self._used = False
+        self._passing: BaseException | None = None  # what was on its way out when the stream was closed
+        made_in = call_context.get()
+        if made_in is not None:
+            made_in.streams.append(self)
         self.outbox = Outbox()
         self.comments = 0
         self.content_type = content_type
-        self.headers = [(b"content-type", content_type.encode("latin-1"))] + [
-            field for field in header_fields.checked(headers) if field[0] != b"content-type"
-        ]
+        fields = header_fields.checked(headers)
+        self.headers = [header_fields.content_type(content_type)] + [f for f in fields if f[0] != b"content-type"]
 
     @staticmethod
     def sse(
@@ -155,8 +182,19 @@ class StreamingResponse:
         return ByteStream(source, args, content_type, headers)
 
     def close(self) -> None:
-        """End the stream: what was sent goes out, then its end. Idempotent, never waits, safe under cancellation."""
-        self.outbox.finish(DONE)
+        """End the stream: what was sent goes out, then its end. Idempotent, never waits, safe under cancellation.
+
+        In a `finally` that an exception passes through it does not hide the failure: where that exception then leaves
+        the producer, the stream failed.
+        """
+        if self.outbox.finish(DONE):
+            self._passing = sys.exc_info()[1]
+
+    def fail(self, error: BaseException, end: End) -> bool:
+        """The producer failed: `end` is the stream's, unless it has another, which is not just this failure passing."""
+        if self.outbox.finish(end):
+            return True
+        return self._passing is not None and unwrap(error) is unwrap(self._passing) and self.outbox.amend(end)
 
     def __enter__(self) -> Self:
         return self
@@ -164,10 +202,14 @@ class StreamingResponse:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; where an exception passes through, the reader is told that the stream failed."""
-        if isinstance(error, Exception):
+        """Close; where an exception passes through, the reader is told that the stream failed.
+
+        What cancels the block is not the stream's to tell: the call knows why, or goes on.
+        """
+        if error is None:
+            self.close()
+        elif isinstance(error, Exception):
             self.outbox.finish(End(Outcome.ERROR, error))
-        self.close()
 
     def __repr__(self) -> str:
         state = self.outbox.end.outcome.value if self.outbox.end else "open"
@@ -198,16 +240,22 @@ class StreamingResponse:
 
     async def produce(self) -> None:
         """Run the source to its end."""
+        self._used = True
         if self._file is not None:
             async with self._file as file:
                 while data := await file.read(CHUNK):
                     await self._pass_on(data)
         elif hasattr(self._source, "__aiter__"):
+            iterator = aiter(self._source)
             try:
-                async for item in self._source:
+                async for item in iterator:
                     await self._pass_on(item)
-            finally:
-                await _aclose(self._source)  # noqa: ASYNC102 - as trio's own: under cancellation it closes at once
+            finally:  # as trio's own resources: under cancellation these close at once
+                try:
+                    await _aclose(iterator)  # noqa: ASYNC102
+                finally:
+                    if iterator is not self._source:
+                        await _aclose(self._source)  # noqa: ASYNC102
         else:
             running = self._source(self, *self._args)
             if not inspect.isawaitable(running):
@@ -215,8 +263,12 @@ class StreamingResponse:
             await running
 
     async def discard(self) -> None:
-        """Let go of a source that will not be run."""
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_SECONDS):
+        """Let go of a source that will not be run any more, and of whoever waits to send. Does nothing after a run."""
+        self.outbox.finish(GONE)
+        if self._used:
+            return
+        self._used = True
+        with trio.move_on_after(CLEANUP_SECONDS, shield=True):
             await _aclose(self._file or self._source)
 
     async def _pass_on(self, item: Any) -> None:
@@ -227,7 +279,8 @@ class StreamingResponse:
 
     def _may_wait(self) -> bool:
         """The action's own task must not wait for room before it has returned the stream: nobody would make any."""
-        return _current_task() is not self._maker
+        context = call_context.get()
+        return context is None or context.task is not trio.lowlevel.current_task()
 
 
 class EventStream(StreamingResponse):
@@ -350,7 +403,3 @@ async def _aclose(resource: Any) -> None:
 
 def _name(function: Any) -> str:
     return getattr(function, "__qualname__", None) or repr(function)
-
-
-def _current_task() -> trio.lowlevel.Task | None:
-    return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None

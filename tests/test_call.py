@@ -492,7 +492,10 @@ async def test_a_call_whose_own_nursery_was_cancelled_says_so():
 
     async with open_client(serve(it)) as client:
         answer = await client.get("/api/it")
-    assert (answer.status, answer.json()["error"]["message"]) == (500, "the call of action it was cancelled")
+    assert (answer.status, answer.json()["error"]["message"]) == (
+        500,
+        "the call of action it was cancelled by the application",
+    )
 
 
 async def test_a_keyboard_interrupt_is_not_taken_for_an_error_of_the_action():

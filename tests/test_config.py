@@ -7,7 +7,7 @@ import re
 import attrs
 import pytest
 
-from keryx_trio.config import Config, ConfigError, CorsConfig, LogConfig, settings
+from keryx_trio.config import Config, ConfigError, CorsConfig, LogConfig, SecurityConfig, settings
 
 
 def test_the_defaults_hold_where_nothing_is_set():
@@ -150,7 +150,37 @@ def test_every_setting_is_listed_with_its_variable_its_default_and_what_it_is():
 
 def test_every_listed_variable_is_read():
     texts = {bool: "true", float: "1", int: "1", str: "/x", tuple[str, ...]: "x"}
+    own = {"cors.allowed_origins": "https://a.test, https://b.test"}
     for row in settings():
         with pytest.raises(ConfigError, match=f"^{row.env} must "):
             Config.from_env({row.env: "\x00"})
-        Config.from_env({row.env: texts.get(row.type, row.default)})
+        Config.from_env({row.env: own.get(row.path) or texts.get(row.type, row.default)})
+
+
+@pytest.mark.parametrize("route", ["/a?b", "/{x}", "/a b", "/é", "/a//b", "a"])
+def test_a_route_that_no_path_can_match_is_refused(route):
+    with pytest.raises(ConfigError, match="api_route"):
+        Config(api_route=route)
+
+
+def test_origins_are_kept_as_browsers_spell_them():
+    kept = CorsConfig(allowed_origins=("HTTPS://App.Example/", "null", "http://[::1]:3000")).allowed_origins
+    assert kept == ("https://app.example", "null", "http://[::1]:3000")
+
+
+@pytest.mark.parametrize("origin", ["app.example", "https://a/b", "https://a b", "ä"])
+def test_what_is_no_origin_is_refused(origin):
+    with pytest.raises(ConfigError, match="allowed_origins"):
+        CorsConfig(allowed_origins=(origin,))
+
+
+def test_what_no_header_can_carry_is_refused():
+    with pytest.raises(ConfigError, match="content_security_policy"):
+        SecurityConfig(content_security_policy="default-src 'self' ä")
+    with pytest.raises(ConfigError, match="exposed_headers"):
+        CorsConfig(exposed_headers=("a b",))
+
+
+def test_a_bad_setting_stops_a_start_without_a_traceback():
+    with pytest.raises(SystemExit, match="ping"):
+        Config(ping=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keryx_trio import Response
+from keryx_trio import Response, StreamingResponse
 
 
 def test_text_and_bytes_have_their_own_default_type():
@@ -43,3 +43,17 @@ def test_the_length_and_the_type_are_not_set_twice():
 def test_a_malformed_header_is_refused():
     with pytest.raises(ValueError, match="header"):
         Response("x", headers={"X": "a\nb"})
+
+
+@pytest.mark.parametrize("content_type", ["text/html\r\nX-Evil: 1", "text/html\nx", "a\0b"])
+def test_a_content_type_cannot_carry_another_header(content_type):
+    with pytest.raises(ValueError, match="content-type"):
+        Response("x", content_type=content_type)
+    with pytest.raises(ValueError, match="content-type"):
+        StreamingResponse.stream("/some/path", content_type=content_type)
+
+
+@pytest.mark.parametrize("name", ["Connection", "Keep-Alive", "TE", "Trailer", "Transfer-Encoding", "Upgrade"])
+def test_a_header_about_the_connection_is_the_servers(name):
+    with pytest.raises(ValueError, match="about the connection"):
+        Response("x", headers={name: "x"})

@@ -37,7 +37,7 @@ def app() -> Keryx:
 
     @app.action("crash", web=Web("/crash"))
     async def crash() -> None:
-        raise SystemExit(3)
+        raise KeyboardInterrupt
 
     return app
 
@@ -70,7 +70,7 @@ async def test_an_answer_that_was_cut_is_told_apart(app):
 
 
 async def test_an_application_that_crashes_is_what_the_test_gets_to_see(app):
-    with pytest.RaisesGroup(SystemExit, flatten_subgroups=True, allow_unwrapped=True):
+    with pytest.RaisesGroup(KeyboardInterrupt, flatten_subgroups=True, allow_unwrapped=True):
         async with open_client(app) as client:
             await client.get("/api/crash")
 

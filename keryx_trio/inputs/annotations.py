@@ -201,19 +201,17 @@ def _members(union: Any, limits: Mapping[str, Any], *, secret: bool) -> tuple[An
     """The members of a union, each with those limits of the union that fit it: `Annotated[int | None, Meta(ge=1)]`."""
     members = []
     used: set[str] = set()
-    kept_secret = False
     for member in _flat(union):
         kind = read(member).kind
+        if secret and kind not in (Kind.STR, Kind.NONE):
+            raise TypeError(f"{show(union)}: only a str can be SECRET; take {show(member)} out, or mark the str alone")
         own = {name: value for name, value in limits.items() if name in _LIMITS.get(kind, ())}
         used |= own.keys()
         hidden = secret and kind is Kind.STR
-        kept_secret = kept_secret or hidden
         limited = Annotated[member, Meta(**own)] if own else member
         members.append(Annotated[limited, SECRET] if hidden else limited)
     if unused := [name for name in limits if name not in used]:
         raise TypeError(f"{show(union)}: {unused[0]} fits none of its types; take it out of Meta")
-    if secret and not kept_secret:
-        raise TypeError(f"{show(union)}: only a str can be SECRET")
     return tuple(members)
 
 
@@ -372,7 +370,7 @@ def _hints(form: type) -> dict[str, Any]:
     """The annotations of a class; its own name is known in them, also where the class is local to a function."""
     try:
         return typing.get_type_hints(form, localns={form.__name__: form}, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # noqa: BLE001 - an annotation in quotes is code, which may raise anything
         raise TypeError(f"{show(form)}: {error}; its annotations must be resolvable at run time") from None
 
 

@@ -24,6 +24,13 @@ from .annotations import Kind, Reading
 
 REQUIRED: Final = "is required"
 TOO_DEEP: Final = "is nested too deeply"
+INVALID: Final = "is not valid"
+
+MAX_FAULTS: Final = 1000
+"""Faults that are told of one call. A client must not get back more than it sent, nor keep us busy with it."""
+
+_MAX_BRIEF: Final = 100
+_MAX_PATH: Final = 300
 _SIMPLE_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MAX_KEY: Final = 64
 
@@ -48,14 +55,18 @@ class Fault(ValueError):  # noqa: N818 - what is wrong with an input is no error
     Args:
         message: in plain words, to be read after the path.
         value: what was given; NOTHING where it must not, or cannot, be shown.
-        quoted: whether the message is the application's own text, and so may hold anything.
+        quoted: whether the message has the application's own text in it, all of it, and so may hold anything.
+        path: where it is, below the place where it is raised.
     """
 
-    def __init__(self, message: str, value: object = attrs.NOTHING, *, quoted: bool = False) -> None:
+    def __init__(
+        self, message: str, value: object = attrs.NOTHING, *, quoted: bool = False, path: tuple[Step, ...] = ()
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.value = value
         self.quoted = quoted
+        self.path = path
 
 
 def expected(what: str, value: object) -> Fault:
@@ -89,7 +100,8 @@ def flatten(error: BaseException, path: tuple[Step, ...]) -> Iterator[tuple[tupl
         if isinstance(current, BaseValidationError):
             stack += [(inner, where + _step(inner, current)) for inner in reversed(current.exceptions)]
         else:
-            yield where, _as_fault(current)
+            fault = _as_fault(current)
+            yield where + fault.path, fault
 
 
 def _step(inner: BaseException, group: BaseValidationError) -> tuple[Step, ...]:
@@ -108,14 +120,20 @@ def _as_fault(error: BaseException) -> Fault:
             return Fault(REQUIRED)
         case RecursionError():
             return Fault(TOO_DEEP)
-    return Fault("is not valid")
+    return Fault(INVALID)
 
 
-def brief(error: BaseException) -> str:
-    """The first fault in an error, with its place, for a message about something larger."""
+def brief(error: BaseException) -> Fault:
+    """The first fault in an error, its place in the message: one line, for a message about something larger.
+
+    What is too long is left out, not cut: of a text with a secret in it, a part would not be known for one.
+    """
     path, fault = next(flatten(error, (("field", ""),)))
     place = show_path(path, lambda _: True).lstrip(".")
-    return f"{place}: {fault.message}" if place else fault.message
+    text = f"{place}: {fault.message}" if place else fault.message
+    if len(text) > _MAX_BRIEF or "\n" in text:
+        return Fault(INVALID)
+    return Fault(text, quoted=fault.quoted)
 
 
 def show_path(path: tuple[Step, ...], hide: Callable[[str], bool]) -> str:
@@ -123,6 +141,8 @@ def show_path(path: tuple[Step, ...], hide: Callable[[str], bool]) -> str:
     (_, first), *rest = path
     text = str(first)
     for kind, step in rest:
+        if len(text) > _MAX_PATH:
+            return f"{text}..."
         if isinstance(step, int):
             text += f"[{step}]"
         elif kind == "item" and hide(str(step)):
@@ -164,9 +184,21 @@ def _check(name: str, limit: Any, unit: str) -> Check:  # noqa: PLR0911 - one li
         case "max_length":
             return lambda value: len(value) <= limit, _length("at most", limit, unit)
         case "pattern":
-            search = re.compile(limit).search
+            search = re.compile(_to_the_end(limit)).search
             return lambda value: search(value) is not None, f"must match the pattern {limit}"
     return lambda value: (value.tzinfo is not None) == limit, f"must have {'a' if limit else 'no'} time zone"
+
+
+_DOLLAR: Final = re.compile(r"(?s:\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<end>\$)")
+"""An escape, a set of characters, or the `$` that is in neither."""
+_MULTILINE: Final = re.compile(r"\(\?[a-zA-Z]*m")
+
+
+def _to_the_end(pattern: str) -> str:
+    """The pattern with `$` as in JSON Schema: the end, where Python's would let one more line break pass."""
+    if _MULTILINE.search(pattern):
+        return pattern
+    return _DOLLAR.sub(lambda found: r"\Z" if found["end"] else found[0], pattern)
 
 
 def _length(bound: str, limit: int, unit: str) -> str:

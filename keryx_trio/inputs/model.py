@@ -3,33 +3,44 @@
 Owns: `Inputs`, what registration refuses, and the one error that names all faults of a call. Does not know: where raw
 values come from, connections (it is told their class), or JSON Schema (`schema.py` describes the same annotations).
 
-Invariant: nothing that leaves here shows a secret: not the error, its chain, the model's repr, or the redacted copy.
+Invariant: nothing that leaves here shows a secret: not the error, its chain, or the redacted copy. What a call costs is
+linear in its size, and the size of its error is bounded.
 """
 
 from __future__ import annotations
 
 import copy
+import datetime as dt
+import enum
 import json
+import uuid
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final
+from decimal import Decimal
+from typing import Any, Final, cast
 
 import attrs
 from cattrs.errors import BaseValidationError
 
 from ..errors import ErrorType, TypedError
-from .annotations import REDACTED, SECRET, Secret, readings
-from .faults import REQUIRED, Fault, brief, flatten, show_path
-from .redaction import Redact, redactor, strings
+from .annotations import REDACTED, SECRET, Field, Secret, readings
+from .faults import INVALID, MAX_FAULTS, REQUIRED, Fault, brief, flatten, show_path
+from .redaction import Findings, Redact, redactor, strings
 from .scalars import Take
 from .schema import inputs_schema
 from .signatures import read_signature
 from .structuring import JsonConverter, TextConverter
-from .unions import Budget
+from .unions import Work
 
 __all__ = ["SECRET", "Inputs", "Secret"]
 
-MAX_FAULTS: Final = 1000
-"""Faults that are told of one call; the rest is counted. A client must not get back more than it sent."""
+MAX_MESSAGE: Final = 500
+"""Characters of the message of one fault."""
+
+MAX_SECRETS: Final = 200
+"""Secrets that are looked for in what a fault quotes; of a call with more of them, nothing is quoted."""
+
+MAX_QUOTED: Final = 5000
+"""Characters of what a fault quotes that are searched for secrets; what is longer is not quoted where there are any."""
 
 MAX_VALUE: Final = 200
 """Characters, as JSON, of the value that is shown with a fault."""
@@ -64,34 +75,19 @@ class Inputs:
         name: of the action.
         parameters: its inputs, in the order of the signature.
         connection_parameter: the name of the parameter that gets the connection, if there is one.
-        budget: bounds the attempts at unions in one call; its converters share it.
+        work: bounds that of one call; its converters share it.
     """
 
     name: str
     parameters: tuple[Parameter, ...]
     connection_parameter: str | None = None
-    _budget: Budget = attrs.field(factory=Budget, repr=False)
+    _work: Work = attrs.field(factory=Work, repr=False)
     keys: tuple[str, ...] = attrs.field(init=False)
-    model: type = attrs.field(init=False, repr=False)
     _schemas: list[dict[str, Any]] = attrs.field(factory=list, init=False, repr=False)
 
     @keys.default
     def _keys(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
-
-    @model.default
-    def _model(self) -> type:
-        fields = {
-            parameter.name: attrs.field(
-                default=parameter.default,
-                type=parameter.annotation,
-                alias=parameter.name,
-                kw_only=True,
-                repr=parameter.redact is None or (lambda _: REDACTED),
-            )
-            for parameter in self.parameters
-        }
-        return attrs.make_class("Inputs", fields, frozen=True)
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, action: str, connection_type: type) -> Inputs:
@@ -108,15 +104,16 @@ class Inputs:
         annotations, connection_parameter = read_signature(function, action=action, connection_type=connection_type)
         if not annotations:
             return cls(action, (), connection_parameter)
-        from_json = JsonConverter()
-        from_text = TextConverter(from_json)
+        work = Work()
+        from_json = JsonConverter(work)
+        from_text = TextConverter(from_json, work)
         parameters = []
         for name, (annotation, default) in annotations.items():
             try:
                 parameters.append(_parameter(name, annotation, default, from_json, from_text))
             except TypeError as error:
                 raise TypeError(f"action {action!r}, input {name!r}: {error}") from None
-        return cls(action, tuple(parameters), connection_parameter, from_json.budget)
+        return cls(action, tuple(parameters), connection_parameter, work)
 
     def structure(self, raw: Mapping[str, object], *, text: Collection[str] = ()) -> dict[str, Any]:
         """The typed values of all inputs, defaults filled in.
@@ -131,7 +128,7 @@ class Inputs:
         """
         values: dict[str, Any] = {}
         errors: list[tuple[str, Exception]] = []
-        self._budget.refill()
+        self._work.start()
         for parameter in self.parameters:
             name = parameter.name
             if name in raw:
@@ -152,7 +149,8 @@ class Inputs:
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the object that holds the inputs; made once, do not change it."""
         if not self._schemas:
-            self._schemas.append(inputs_schema(self.model))
+            fields = [Field(p.name, p.name, p.name, p.annotation, p.default) for p in self.parameters]
+            self._schemas.append(inputs_schema(fields))
         return self._schemas[0]
 
     def secrets(self, values: Mapping[str, object]) -> tuple[str, ...]:
@@ -160,13 +158,17 @@ class Inputs:
         found: list[str] = []
         for parameter in self.parameters:
             if parameter.name in values:
-                _redact(parameter, values[parameter.name], found)
+                found += _redact(parameter, values[parameter.name])[1]
         return tuple(dict.fromkeys(secret for secret in found if secret))
+
+    def is_secret(self, name: str) -> bool:
+        """Whether an input is secret, or holds something that is."""
+        return any(parameter.name == name and parameter.redact is not None for parameter in self.parameters)
 
     def redact(self, values: Mapping[str, object]) -> dict[str, object]:
         """A copy of raw or structured values for the log: inputs only, each secret replaced by `[[secret]]`."""
         return {
-            parameter.name: _redact(parameter, values[parameter.name], [])
+            parameter.name: _redact(parameter, values[parameter.name])[0]
             for parameter in self.parameters
             if parameter.name in values
         }
@@ -175,7 +177,10 @@ class Inputs:
         secrets = self.secrets(raw)
 
         def hide(text: str) -> bool:
-            return any(secret in text for secret in secrets)
+            if not secrets:
+                return False
+            too_much = len(secrets) > MAX_SECRETS or len(text) > MAX_QUOTED
+            return too_much or any(secret in text for secret in secrets)
 
         found = [row for name, error in errors for row in flatten(error, (("field", name),))]
         told = [(show_path(path, hide), _message(fault, hide)) for path, fault in found[:MAX_FAULTS]]
@@ -183,7 +188,8 @@ class Inputs:
         # Of an input that holds a secret nothing is shown: it may be under a misspelt key.
         named = {parameter.name: parameter for parameter in self.parameters}[errors[0][0]]
         value = _showable(found[0][1].value, hide) if named.redact is None else None
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        at_least = "at least " if len(found) >= MAX_FAULTS else ""
+        more = f" (and {at_least}{len(told) - 1} more)" if len(told) > 1 else ""
         return TypedError(
             f"{key}: {message}{more}",
             ErrorType.CONNECTION_ACTION_PARAM_VALIDATION,
@@ -205,8 +211,12 @@ def _parameter(
     try:
         structured = take(default)
     except (Fault, BaseValidationError) as error:
-        raise TypeError(f"its default does not fit its type: {brief(error)}") from None
-    return Parameter(name, annotation, structured, take, text_take, redact, _filler(structured))
+        raise TypeError(f"its default does not fit its type: {brief(error).message}") from None
+    try:
+        fill = _filler(structured)
+    except Exception as error:  # noqa: BLE001 - a class may refuse to be copied in any way
+        raise TypeError(f"its default cannot be copied for each call ({error}); make it in the action") from None
+    return Parameter(name, annotation, structured, take, text_take, redact, fill)
 
 
 def _no_default() -> Any:
@@ -215,25 +225,41 @@ def _no_default() -> Any:
 
 def _filler(default: Any) -> Callable[[], Any]:
     """Gives the default itself where it cannot change, else a copy, so that calls do not share it."""
-    try:
-        hash(default)
-    except TypeError:
-        return lambda: copy.deepcopy(default)
-    return lambda: default
+    if _is_constant(default):
+        return lambda: default
+    copy.deepcopy(default)  # once now, since it may fail
+    return lambda: copy.deepcopy(default)
 
 
-def _redact(parameter: Parameter, value: object, found: list[str]) -> object:
+_CONSTANTS: Final = frozenset(
+    {type(None), bool, int, float, str, Secret, bytes, Decimal, uuid.UUID, object}
+    | {dt.datetime, dt.date, dt.time, dt.timedelta}
+)
+
+
+def _is_constant(value: object) -> bool:
+    """Whether a value cannot change; a hash does not say so, for every plain object has one."""
+    if type(value) in (tuple, frozenset):
+        return all(map(_is_constant, cast("Collection[object]", value)))
+    return type(value) in _CONSTANTS or isinstance(value, enum.Enum)
+
+
+def _redact(parameter: Parameter, value: object) -> tuple[object, list[str]]:
+    """A copy of the value without its secrets, and what they are."""
     if parameter.redact is None:
-        return value
+        return value, []
+    found = Findings()
     try:
-        return parameter.redact(value, found)
+        return parameter.redact(value, found), found.secrets
     except RecursionError:
-        found += strings(value)
-        return REDACTED
+        return REDACTED, [*found.secrets, *strings(value, numbers=True)]
 
 
 def _message(fault: Fault, hide: Callable[[str], bool]) -> str:
-    return "is not valid" if fault.quoted and hide(fault.message) else fault.message
+    """Its first line, or part of it; but that is cut after it is searched: a part of a secret is not found."""
+    if fault.quoted and hide(fault.message):
+        return INVALID
+    return fault.message.partition("\n")[0][:MAX_MESSAGE] or INVALID
 
 
 def _showable(value: object, hide: Callable[[str], bool]) -> object:

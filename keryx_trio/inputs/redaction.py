@@ -3,7 +3,7 @@
 Owns: the copy without secrets, and the list of what they are. Does not know: logs, errors, whether the value is valid.
 
 Invariant: in doubt it hides. A value that has not the shape of its annotation is hidden as a whole where that
-annotation has a secret anywhere.
+annotation has a secret anywhere. The time it takes is linear in the size of the value.
 """
 
 from __future__ import annotations
@@ -11,13 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from .annotations import ITEMS, REDACTED, Field, Kind, Reading, fields_of, read, readings
 from .faults import Fault
 from .structuring import parse
 from .unions import may_take
 
-Redact = Callable[[Any, list[str]], Any]
-"""A copy of a value without its secrets, which are added to the list."""
+
+@attrs.define
+class Findings:
+    """What one walk over a value finds.
+
+    `copies` are those of objects, by their class and id: the classes of a union that nest in each other would walk over
+    what is inside of them again and again. With a copy is kept its value, since the id of one that is gone may be that
+    of another.
+    """
+
+    secrets: list[str] = attrs.field(factory=list)
+    copies: dict[tuple[int, type], tuple[object, Any]] = attrs.field(factory=dict)
+
+
+Redact = Callable[[Any, Findings], Any]
+"""A copy of a value without its secrets, which are added to the findings."""
 
 
 def redactor(annotation: Any) -> Redact | None:
@@ -30,34 +46,37 @@ def has_secret(annotation: Any) -> bool:
     return any(reading.secret for reading in readings(annotation))
 
 
-def strings(value: object) -> Iterator[str]:
+def strings(value: object, *, numbers: bool = False) -> Iterator[str]:
     """Every string in a value, keys included; a stack, not recursion, since the value may be of any depth."""
     waiting = [value]
     while waiting:
         current = waiting.pop()
         if isinstance(current, str):
             yield str(current)
+        elif numbers and isinstance(current, int | float) and not isinstance(current, bool):
+            yield repr(current)
         elif isinstance(current, Mapping):
             waiting += [*current.keys(), *current.values()]
         elif isinstance(current, list | tuple | set | frozenset):
             waiting += current
 
 
-def _hide(value: Any, found: list[str]) -> Any:
+def _hide(value: Any, found: Findings) -> Any:
     if value is None:
         return None
-    found += strings(value)
+    found.secrets += strings(value)
     return REDACTED
 
 
-def _hide_scalar(value: Any, found: list[str]) -> Any:
-    """A secret itself; a number in its place is one too, for all that it will be refused."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        found.append(str(value))
-    return _hide(value, found)
+def _hide_secret(value: Any, found: Findings) -> Any:
+    """A secret itself; numbers in its place are secrets too, for all that they will be refused."""
+    if value is None:
+        return None
+    found.secrets += strings(value, numbers=True)
+    return REDACTED
 
 
-def _show(value: Any, found: list[str]) -> Any:  # noqa: ARG001 - of the shape of the others
+def _show(value: Any, found: Findings) -> Any:  # noqa: ARG001 - of the shape of the others
     return value
 
 
@@ -73,7 +92,7 @@ class Redactor:
             return _show
         reading = read(annotation)
         if reading.secret:
-            return _hide_scalar
+            return _hide_secret
         match reading.kind:
             case Kind.UNION:
                 return self._union(reading)
@@ -90,15 +109,22 @@ class Redactor:
         if form not in classes:
             classes[form] = _hide
             classes[form] = _object(form, [(field, self.of(field.annotation)) for field in fields_of(form)])
-        return lambda value, found: classes[form](value, found)  # noqa: PLW0108 - looked up when it is called
+
+        def redact_once(value: Any, found: Findings) -> Any:
+            key = id(value), form
+            if key not in found.copies:
+                found.copies[key] = value, classes[form](value, found)
+            return found.copies[key][1]
+
+        return redact_once
 
     def _union(self, reading: Reading) -> Redact:
         """All that the value may be meant for take their secrets out; it is shown only if that is one."""
         members = [(read(part), self.of(part)) for part in reading.parts]
         members = [(member, redact) for member, redact in members if member.kind is not Kind.NONE]
-        hide = _hide_scalar if any(member.secret for member, _ in members) else _hide
+        hide = _hide_secret if any(member.secret for member, _ in members) else _hide
 
-        def redact_union(value: Any, found: list[str]) -> Any:
+        def redact_union(value: Any, found: Findings) -> Any:
             if value is None:
                 return None
             copies = [redact(value, found) for member, redact in members if _may_be(member, value)]
@@ -116,7 +142,7 @@ def _may_be(member: Reading, value: object) -> bool:
 
 
 def _items(redact: Redact) -> Redact:
-    def redact_items(value: Any, found: list[str]) -> Any:
+    def redact_items(value: Any, found: Findings) -> Any:
         if isinstance(value, list | tuple | set | frozenset):
             return [redact(item, found) for item in value]
         return redact(value, found)  # the only occurrence in a query or form
@@ -125,7 +151,7 @@ def _items(redact: Redact) -> Redact:
 
 
 def _tuple(redacts: list[Redact]) -> Redact:
-    def redact_tuple(value: Any, found: list[str]) -> Any:
+    def redact_tuple(value: Any, found: Findings) -> Any:
         if not isinstance(value, list | tuple) or len(value) != len(redacts):
             return _hide(value, found)
         return [redact(item, found) for redact, item in zip(redacts, value, strict=True)]
@@ -134,7 +160,7 @@ def _tuple(redacts: list[Redact]) -> Redact:
 
 
 def _dict(redact: Redact) -> Redact:
-    def redact_dict(value: Any, found: list[str]) -> Any:
+    def redact_dict(value: Any, found: Findings) -> Any:
         value = _from_text(value)
         if not isinstance(value, Mapping):
             return _hide(value, found)
@@ -146,7 +172,7 @@ def _dict(redact: Redact) -> Redact:
 def _object(form: type, fields: list[tuple[Field, Redact]]) -> Redact:
     """Of the fields it knows; a key it does not know may be a secret's, misspelt, and is left out."""
 
-    def redact_object(value: Any, found: list[str]) -> Any:
+    def redact_object(value: Any, found: Findings) -> Any:
         value = _from_text(value)
         if isinstance(value, Mapping):
             return {field.key: redact(value[field.key], found) for field, redact in fields if field.key in value}

@@ -25,8 +25,8 @@ BOOLEANS: Final[Mapping[str, bool]] = {
     "true": True, "1": True, "on": True, "yes": True, "false": False, "0": False, "off": False, "no": False,
 }  # fmt: skip
 NULLS: Final = frozenset({"", "null"})
-INTEGER_KEY: Final = "^(0|-?[1-9][0-9]{0,999})$"
-"""The one text form of an integer as an object's key; its length is bounded, since converting text is quadratic."""
+INTEGER_KEY: Final = "^(0|-?[1-9][0-9]{0,19})$"
+"""The one text form of an integer as an object's key, as JSON Schema has it; 20 digits hold all of 64 bits."""
 
 _MAX_SHOWN: Final = 20
 
@@ -139,7 +139,7 @@ def _take_decimal(value: Any) -> Decimal:
 
 
 def _take_integer_key(key: Any) -> int:
-    if isinstance(key, str) and _INTEGER_KEY.search(key):
+    if isinstance(key, str) and _INTEGER_KEY.fullmatch(key):
         return int(key)
     return _take_int(key)
 

@@ -64,10 +64,10 @@ _SIMPLE_FACTORIES: Final = (list, dict, set, frozenset, tuple, str, int, float, 
 """Called for the default they make; any other factory could make something else each time."""
 
 
-def inputs_schema(model: type) -> Schema:
-    """The schema of the object that holds an action's inputs: the fields of `model`."""
+def inputs_schema(fields: list[Field]) -> Schema:
+    """The schema of the object that holds an action's inputs."""
     describer = _Describer()
-    return describer.finish(describer.fields(fields_of(model)))
+    return describer.finish(describer.fields(fields))
 
 
 def type_schema(annotation: Any) -> Schema | None:

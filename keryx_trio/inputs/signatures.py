@@ -61,12 +61,21 @@ def _hints(plain: Any, action: str, connection_type: type) -> dict[str, Any]:
 
     The connection's class is known by its name, so that it may be imported under `if TYPE_CHECKING`.
     """
-    annotations = {name: hint for name, hint in plain.__annotations__.items() if name != "return"}
     names = {connection_type.__name__: connection_type, **plain.__globals__}
+    return {
+        name: _hint(name, annotation, names, action)
+        for name, annotation in plain.__annotations__.items()
+        if name != "return"
+    }
+
+
+def _hint(name: str, annotation: Any, names: dict[str, Any], action: str) -> Any:
+    holder = types.SimpleNamespace(__annotations__={name: annotation})
     try:
-        return typing.get_type_hints(types.SimpleNamespace(__annotations__=annotations), names, include_extras=True)
-    except NameError as error:
-        raise TypeError(f"action {action!r}: {error}; its annotations must be resolvable at run time") from None
+        return typing.get_type_hints(holder, names, include_extras=True)[name]
+    except Exception as error:  # noqa: BLE001 - an annotation in quotes is code, which may raise anything
+        where = f"action {action!r}, parameter {name!r}"
+        raise TypeError(f"{where}: {annotation!r} must be resolvable at run time: {error}") from None
 
 
 def _check(parameter: inspect.Parameter, hints: dict[str, Any], action: str) -> None:

@@ -1,64 +1,50 @@
-"""From raw values to typed ones: a cattrs converter for JSON and one for text.
+"""From raw values to typed ones: a converter for JSON and one for text.
 
-Owns: which hook a type gets in each mode, for containers, classes and unions. Does not know: actions, secrets' names,
-or how faults are told.
+Owns: what takes the values of a type in each mode, for containers, classes and unions. Does not know: actions,
+secrets' names, or how faults are told.
 
-Invariant: a hook either returns a value that fits its annotation, limits included, or raises; it never shows or keeps
-what it was given.
+Invariant: it either returns a value that fits its annotation, limits included, or raises; it never shows or keeps what
+it was given. The time it takes is linear in the size of that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import GenericAlias
-from typing import Any, Final, cast, is_typeddict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, is_typeddict
 
 import attrs
 import msgspec
 from cattrs import BaseConverter
-from cattrs.cols import list_structure_factory, mapping_structure_factory
 from cattrs.errors import IterableValidationError
 from cattrs.gen import make_dict_structure_fn, override
 
-from .annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read
-from .faults import Check, Fault, at, checks, expected
+from .annotations import ABSENT, ITEMS, Field, Kind, Reading, Secret, fields_of, read, readings
+from .faults import INVALID, Check, Fault, at, checks, expected
 from .scalars import Take, as_key, from_json, from_text, single
-from .unions import Budget, Member, ordered, union_from_json, union_from_text
+from .unions import Member, Work, ordered, union_from_json, union_from_text
 
-Hook = Callable[[Any, Any], Any]
-"""What cattrs calls for a value: with the raw value and its type."""
+MAX_ALIKE: Final = 32
+"""Different items of a set, or keys of a dict, that may have one hash. By chance there are not even two."""
 
-_MAX_QUOTED: Final = 200
+_SEEDED: Final = frozenset({Kind.STR, Kind.BYTES, Kind.DATE, Kind.ENUM, Kind.LITERAL, Kind.BOOL, Kind.NONE})
+"""The kinds whose hashes nobody can choose: Python salts them, or there are few values."""
+
+_CATTRS: Final = BaseConverter()
+"""Reads the fields of classes, each with the hook that it is given; of its own dispatch nothing is used, which would
+take a str Enum for a str."""
+
 _BUILD: Final[Mapping[Kind, Callable[[Any], Any]]] = {Kind.SET: set, Kind.FROZENSET: frozenset, Kind.VARIADIC: tuple}
 
 
-@attrs.frozen
-class Key:
-    """The type of a dict's keys, so told apart from the same type as a value."""
-
-    annotation: Any
-
-
-class JsonConverter(BaseConverter):
-    """Structures JSON values, and values that have been structured before (an action calling another).
-
-    Every type gets its hook here. Of cattrs' own dispatch nothing is used: it would take a str Enum for a str.
-    """
-
-    __slots__ = ("_classes", "budget")
+class JsonConverter:
+    """Structures JSON values, and values that have been structured before (an action calling another)."""
 
     unique = True
     """Whether a set refuses an item that is given twice, as its schema does."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.budget = Budget()
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self._classes: dict[type, Take] = {}
-
-    def get_structure_hook(self, type: Any, cache_result: bool = True) -> Hook:  # noqa: A002, ARG002, FBT001, FBT002 - cattrs' own
-        """The hook of a type, made anew; TypeError for a type that inputs cannot have."""
-        take = self.key(read(type.annotation)) if isinstance(type, Key) else self.take(read(type), nested=True)
-        return lambda value, _: take(value)
 
     def take(self, reading: Reading, *, nested: bool = False) -> Take:
         """What takes a raw value for an annotation, limits and secrecy included."""
@@ -86,7 +72,7 @@ class JsonConverter(BaseConverter):
         return ordered(Member(member, self.take(member, nested=nested)) for member in readings)
 
     def _union(self, members: list[Member]) -> Take:
-        return union_from_json(members, self.budget)
+        return union_from_json(members, self._work)
 
     def _scalar(self, reading: Reading) -> Take:
         return from_json(reading)
@@ -104,14 +90,19 @@ class JsonConverter(BaseConverter):
     def _item_taker(self, reading: Reading) -> Take:
         if reading.kind in (Kind.TUPLE, Kind.NAMED_TUPLE):
             return self._tuple(reading)
-        (item,) = reading.parts
-        structure = _alone(list_structure_factory(cast("type", GenericAlias(list, item)), self))
+        take_item = self.take(read(reading.parts[0]), nested=True)
         build = _BUILD.get(reading.kind)
         if build is None:
-            return structure
+            return lambda raw: self._each(take_item, enumerate(raw))
+        if build is tuple:
+            return lambda raw: tuple(self._each(take_item, enumerate(raw)))
+        is_open = _has_open_hash(reading.parts[0])
 
         def take(raw: Any) -> Any:
-            value = build(structure(raw))
+            items = self._each(take_item, enumerate(raw))
+            if is_open:
+                _refuse_alike(items)
+            value = build(items)
             if len(value) != len(raw) and self.unique:
                 raise Fault("has the same item twice", raw)
             return value
@@ -119,33 +110,47 @@ class JsonConverter(BaseConverter):
         return take
 
     def _tuple(self, reading: Reading) -> Take:
-        hooks = [self.get_structure_hook(part) for part in reading.parts]
+        takes = [self.take(read(part), nested=True) for part in reading.parts]
         build = reading.form._make if reading.kind is Kind.NAMED_TUPLE else tuple
 
         def take(raw: Any) -> Any:
-            if len(raw) != len(hooks):
-                raise Fault(f"expected a list of {len(hooks)}, got one of {len(raw)}", raw)
-            items: list[Any] = []
-            errors: list[Exception] = []
-            for place, (hook, item) in enumerate(zip(hooks, raw, strict=True)):
-                try:
-                    items.append(hook(item, None))
-                except Exception as error:  # noqa: BLE001 - as cattrs does: every item's error is told
-                    errors.append(at(place, error))
-            if errors:
-                raise IterableValidationError("", errors, tuple)
-            return build(items)
+            if len(raw) != len(takes):
+                raise Fault(f"expected a list of {len(takes)}, got one of {len(raw)}", raw)
+            return build(self._each(_take_pair, enumerate(zip(takes, raw, strict=True))))
 
         return take
 
+    def _each(self, take: Take, items: Iterable[tuple[int | str, Any]]) -> list[Any]:
+        """What is made of all items, each given with its place; or the faults of all, as many as there is room for."""
+        made: list[Any] = []
+        errors: list[Exception] = []
+        for place, item in items:
+            try:
+                made.append(take(item))
+            except Exception as error:  # noqa: BLE001 - as cattrs does: every item's error is told
+                errors.append(at(place, error))
+                if not self._work.has_room(error):
+                    break
+        if errors:
+            raise IterableValidationError("", errors, list)
+        return made
+
     def _dict(self, reading: Reading) -> Take:
         key, value = reading.parts
-        structure = _alone(mapping_structure_factory(dict[str, Any], self, key_type=Key(key), val_type=value))
+        take_key = self.key(read(key))
+        take_value = self.take(read(value), nested=True)
+        is_open = _has_open_hash(key)
+
+        def take_item(item: tuple[Any, Any]) -> tuple[Any, Any]:
+            return take_key(item[0]), take_value(item[1])
 
         def take(raw: Any) -> Any:
             if not isinstance(raw, Mapping):
                 raise expected("an object", raw)
-            return structure(raw)
+            items = self._each(take_item, zip(raw, raw.items(), strict=True))
+            if is_open:
+                _refuse_alike(key for key, _ in items)
+            return dict(items)
 
         return take
 
@@ -154,17 +159,17 @@ class JsonConverter(BaseConverter):
         if form not in classes:
             classes[form] = _too_early  # a class that contains itself finds its own name here, and looks again later
             classes[form] = self._structure_class(form)
-        return lambda raw: classes[form](raw)  # noqa: PLW0108 - looked up when it is called
+        return lambda raw: self._work.once(form, classes[form], raw)
 
     def _structure_class(self, form: type) -> Take:
         """By way of an attrs class of the same fields, so that cattrs treats all sorts of classes alike."""
         fields = {f"f{place}": field for place, field in enumerate(fields_of(form))}
         stand_in = attrs.make_class(form.__name__, {name: _stand_in_field(field) for name, field in fields.items()})
         overrides: dict[str, Any] = {
-            name: override(rename=field.key, struct_hook=self.get_structure_hook(field.annotation))
+            name: override(rename=field.key, struct_hook=_hook(self.take(read(field.annotation), nested=True)))
             for name, field in fields.items()
         }
-        structure: Hook = make_dict_structure_fn(stand_in, self, _cattrs_use_linecache=False, **overrides)
+        structure = make_dict_structure_fn(stand_in, _CATTRS, _cattrs_use_linecache=False, **overrides)
         is_instance = _instance_test(form)
 
         def take(raw: Any) -> Any:
@@ -186,17 +191,14 @@ class TextConverter(JsonConverter):
     coerced any more.
     """
 
-    __slots__ = ("_json",)
-
     unique = False
 
-    def __init__(self, json: JsonConverter) -> None:
-        super().__init__()
+    def __init__(self, json: JsonConverter, work: Work) -> None:
+        super().__init__(work)
         self._json = json
-        self.budget = json.budget
 
     def _union(self, members: list[Member]) -> Take:
-        return union_from_text(members, self.budget)
+        return union_from_text(members, self._work)
 
     def _scalar(self, reading: Reading) -> Take:
         return from_text(reading)
@@ -214,9 +216,33 @@ class TextConverter(JsonConverter):
         return _parsed(self._json._dict(reading))  # noqa: SLF001 - of its own base class
 
 
-def _alone(hook: Hook) -> Take:
-    """A hook that knows its type already."""
-    return lambda raw: hook(raw, None)
+def _hook(take: Take) -> Callable[[Any, Any], Any]:
+    """As cattrs calls it: with the raw value and its type."""
+    return lambda raw, _: take(raw)
+
+
+def _take_pair(pair: tuple[Take, Any]) -> Any:
+    take, item = pair
+    return take(item)
+
+
+def _has_open_hash(annotation: Any) -> bool:
+    return any(reading.kind not in _SEEDED for reading in readings(annotation))
+
+
+def _refuse_alike(items: Iterable[Any]) -> None:
+    """A fault where too many different items have one hash.
+
+    The hash of a number, and so of a UUID, is its remainder: whoever chooses the numbers chooses it, and a set of
+    numbers that all have one takes quadratic time. Here items are compared with few others, whatever they are.
+    """
+    alike: dict[int, list[Any]] = {}
+    for item in items:
+        group = alike.setdefault(hash(item), [])
+        if item not in group:
+            group.append(item)
+            if len(group) > MAX_ALIKE:
+                raise Fault("has too many items that are alike to a computer: they have one hash")
 
 
 def _limited(take: Take, limits: tuple[Check, ...]) -> Take:
@@ -275,9 +301,9 @@ def _instance_test(form: type) -> Callable[[Any], bool]:
 
 
 def _construct(form: type, values: dict[str, Any]) -> Any:
-    """Make the object; what its own validators say reaches the client where it is a ValueError, one line of it."""
+    """Make the object; what its own validators say is quoted where it is a ValueError, uncut until secrets are out."""
     try:
         return form(**values)
     except Exception as error:  # noqa: BLE001 - a validator may raise anything
         text = str(error.args[0]) if isinstance(error, ValueError) and error.args else ""
-        raise Fault(text.partition("\n")[0][:_MAX_QUOTED] or "is not valid", quoted=True) from None
+        raise Fault(text or INVALID, quoted=True) from None

@@ -18,11 +18,8 @@ from cattrs.errors import BaseValidationError, IterableValidationError
 
 from ..uploads import UploadFile
 from .annotations import ITEMS, Kind, Reading, choices, fields_of, read, show
-from .faults import NOUNS, REQUIRED, Fault, at, brief, expected
+from .faults import MAX_FAULTS, NOUNS, REQUIRED, Fault, at, brief, expected, flatten
 from .scalars import NULLS, Take, choice_key, must_be_one_of, single
-
-MAX_TRIES: Final = 100_000
-"""Attempts in one call. Classes that nest in each other untagged could otherwise take exponential time."""
 
 _ORDER: Final = {kind: place for place, kind in enumerate(Kind)}
 _CHOICES: Final = frozenset({Kind.LITERAL, Kind.ENUM, Kind.ANY})
@@ -51,20 +48,60 @@ def may_take(kind: Kind, value: object) -> bool:
 
 
 @attrs.define
-class Budget:
-    """How many more attempts a call has."""
+class Work:
+    """What bounds the work of one call: the faults it has room for, and what attempts at unions have found out.
 
-    left: int = MAX_TRIES
+    Classes that nest in each other, untagged, would take exponential time if what one attempt makes of a value inside
+    were made again by the next. So each value is structured once for each class, as long as the outermost attempt
+    lasts; with a result is kept its value, since the id of one that is gone may be that of another.
+    """
 
-    def refill(self) -> None:
+    _room: int = MAX_FAULTS
+    _attempts: int = 0
+    _found: dict[tuple[int, type], tuple[object, Any, Fault | None]] = attrs.field(factory=dict, repr=False)
+
+    def start(self) -> None:
         """Start a call."""
-        self.left = MAX_TRIES
+        self._room = MAX_FAULTS
 
-    def spend(self) -> None:
-        """Count one attempt; Fault when there have been too many."""
-        self.left -= 1
-        if self.left < 0:
-            raise Fault("has too many possible readings; tag the classes with a Literal field")
+    def has_room(self, error: Exception) -> bool:
+        """Whether faults after this one are still told; a group's have been counted."""
+        if not isinstance(error, BaseValidationError):
+            self._room -= 1
+        return self._room > 0
+
+    def attempt(self, take: Take, value: Any) -> Any:
+        """What a member of a union makes of the value. Its first fault is enough to know that it does not fit."""
+        room, self._room = self._room, 1
+        self._attempts += 1
+        try:
+            return take(value)
+        finally:
+            self._room = room
+            self._attempts -= 1
+            if not self._attempts:
+                self._found.clear()
+
+    def once(self, form: type, take: Take, value: Any) -> Any:
+        """What a class makes of the value; within attempts, that is found out once."""
+        if not self._attempts:
+            return take(value)
+        key = id(value), form
+        if key not in self._found:
+            self._found[key] = (value, *_outcome(take, value))
+        _, made, fault = self._found[key]
+        if fault is not None:
+            raise Fault(fault.message, quoted=fault.quoted, path=fault.path)
+        return made
+
+
+def _outcome(take: Take, value: Any) -> tuple[Any, Fault | None]:
+    """What is made of the value, or the first fault; anew, without the frames that an exception holds on to."""
+    try:
+        return take(value), None
+    except (Fault, BaseValidationError) as error:
+        path, fault = next(flatten(error, ()))
+        return None, Fault(fault.message, quoted=fault.quoted, path=path)
 
 
 @attrs.frozen
@@ -90,7 +127,7 @@ def ordered(members: Iterable[Member]) -> list[Member]:
     return sorted(members, key=lambda member: _ORDER[member.reading.kind])
 
 
-def union_from_json(members: Sequence[Member], budget: Budget) -> Take:
+def union_from_json(members: Sequence[Member], work: Work) -> Take:
     """What takes a JSON value for a union: its JSON type rules most members out."""
     by_type = {kind: [m for m in members if m.reading.kind in takers] for kind, takers in _TAKERS.items()}
     tag = _tag(by_type[dict])
@@ -98,13 +135,13 @@ def union_from_json(members: Sequence[Member], budget: Budget) -> Take:
     def take(value: Any) -> Any:
         candidates = by_type.get(type(value), members)
         if tag is not None and isinstance(value, dict):
-            return _take_tagged(tag, candidates, value, budget)
-        return _take_first(candidates, value, budget) if candidates else _reject(members, value)
+            return _take_tagged(tag, candidates, value, work)
+        return _take_first(candidates, value, work) if candidates else _reject(members, value)
 
     return take
 
 
-def union_from_text(members: Sequence[Member], budget: Budget) -> Take:
+def union_from_text(members: Sequence[Member], work: Work) -> Take:
     """What takes text for a union: an empty text, or `null`, is None unless it may be a str."""
     kinds = {member.reading.kind for member in members}
     valued = [member for member in members if member.reading.kind is not Kind.NONE]
@@ -114,8 +151,8 @@ def union_from_text(members: Sequence[Member], budget: Budget) -> Take:
         if Kind.NONE in kinds and (raw is None or (Kind.STR not in kinds and _is_empty(raw))):
             return None
         if not isinstance(raw, list) or len(raw) == 1:
-            return _take_first(valued, raw, budget)
-        return _take_first(lists, raw, budget) if lists else single(raw)
+            return _take_first(valued, raw, work)
+        return _take_first(lists, raw, work) if lists else single(raw)
 
     return take
 
@@ -131,31 +168,30 @@ def _reject(members: Sequence[Member], value: object) -> Any:
     raise expected(" or ".join(member.reading.kind.value for member in members), value)
 
 
-def _take_first(members: Sequence[Member], value: Any, budget: Budget) -> Any:
+def _take_first(members: Sequence[Member], value: Any, work: Work) -> Any:
     if len(members) == 1:
         return members[0].take(value)
-    errors: list[Exception] = []
+    faults: list[Fault] = []
     for member in members:
-        budget.spend()
         try:
-            return member.take(value)
+            return work.attempt(member.take, value)
         except (Fault, BaseValidationError) as error:
-            errors.append(error)
-    raise Fault(_none_fits(members, [brief(error) for error in errors]), value)
+            faults.append(brief(error))
+    raise _none_fits(members, faults, value)
 
 
-def _none_fits(members: Sequence[Member], messages: Sequence[str]) -> str:
-    if all(message.startswith("expected ") for message in messages):
-        return f"expected {' or '.join(member.reading.kind.value for member in members)}"
-    forms = [f"{_name(member)} ({message})" for member, message in zip(members, messages, strict=True)]
-    return f"fits none of: {'; '.join(forms)}"
+def _none_fits(members: Sequence[Member], faults: Sequence[Fault], value: object) -> Fault:
+    if all(fault.message.startswith("expected ") and not fault.quoted for fault in faults):
+        return Fault(f"expected {' or '.join(member.reading.kind.value for member in members)}", value)
+    forms = [f"{_name(member)} ({fault.message})" for member, fault in zip(members, faults, strict=True)]
+    return Fault(f"fits none of: {'; '.join(forms)}", value, quoted=any(fault.quoted for fault in faults))
 
 
 def _name(member: Member) -> str:
     return show(member.reading.form) if member.reading.kind is Kind.CLASS else member.reading.kind.value
 
 
-def _take_tagged(tag: Tag, members: Sequence[Member], value: dict[str, Any], budget: Budget) -> Any:
+def _take_tagged(tag: Tag, members: Sequence[Member], value: dict[str, Any], work: Work) -> Any:
     if tag.key in value:
         given = value[tag.key]
         member = tag.members.get(choice_key(given)) if type(given) in NOUNS.keys() - {list, dict} else None
@@ -164,7 +200,7 @@ def _take_tagged(tag: Tag, members: Sequence[Member], value: dict[str, Any], bud
         return member.take(value)
     if tag.required:
         raise _in_object(tag.key, Fault(REQUIRED))
-    return _take_first(members, value, budget)
+    return _take_first(members, value, work)
 
 
 def _in_object(key: str, fault: Fault) -> IterableValidationError:

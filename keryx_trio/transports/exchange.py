@@ -6,6 +6,7 @@ a time, and nothing sent after a disconnect. Does not know: actions, routes, or 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -19,6 +20,12 @@ from ..wire.headers import Headers
 PIECE: Final = 64 * 1024
 """The most that is handed to the server at once, in bytes: each piece must make it within the write timeout."""
 
+GONE: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError)
+"""What servers raise for a send after a disconnect: what ASGI says, and what trio's streams do."""
+
+LENGTH_DIGITS: Final = 18
+"""A longer Content-Length is larger than any limit, and would take long to read."""
+
 LINGER: Final = 2.0
 """How long a refused body is read on, in seconds, so that its sender gets to read why it was refused."""
 
@@ -26,21 +33,38 @@ LINGER: Final = 2.0
 class Exchange:
     """A request, and the way back."""
 
-    __slots__ = ("_body_read", "_receive", "_send", "_write_timeout", "headers", "left", "scope")
+    __slots__ = (
+        "_body_read",
+        "_read_timeout",
+        "_receive",
+        "_send",
+        "_write_timeout",
+        "begun",
+        "ending",
+        "headers",
+        "left",
+        "scope",
+    )
 
     def __init__(
         self,
         scope: Mapping[str, Any],
         receive: Callable[[], Awaitable[Mapping[str, Any]]],
         send: Callable[[Mapping[str, Any]], Awaitable[None]],
+        *,
+        read_timeout: float,
         write_timeout: float,
     ) -> None:
         self.scope = scope
         self.headers = _joined(scope["headers"])
         self.left = False
+        self.begun = False
+        self.ending = False
+        """Set before the last write: from then on a disconnect is the normal end."""
         self._receive = receive
         self._send = send
-        self._write_timeout = write_timeout or float("inf")
+        self._read_timeout = read_timeout or math.inf
+        self._write_timeout = write_timeout or math.inf
         self._body_read = False
 
     @property
@@ -64,7 +88,7 @@ class Exchange:
         """The whole body.
 
         Raises:
-            TypedError: it is larger than `limit` bytes; the rest of it has not been read.
+            TypedError: it is larger than `limit` bytes, or stopped coming; the rest of it has not been read.
             trio.BrokenResourceError: the client left before all of it had come.
         """
         return b"".join([chunk async for chunk in self.chunks(limit)])
@@ -72,7 +96,7 @@ class Exchange:
     async def chunks(self, limit: int) -> AsyncGenerator[bytes, None]:
         """The body as it comes; raises like `body`."""
         announced = self.headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > limit:
+        if announced.isdigit() and (len(announced) > LENGTH_DIGITS or int(announced) > limit):
             raise _too_large(limit)
         size = 0
         while not self._body_read:
@@ -90,7 +114,14 @@ class Exchange:
             self.left = message["type"] == "http.disconnect"
 
     async def _receive_chunk(self) -> bytes:
-        message = await self._receive()
+        message: Mapping[str, Any] | None = None
+        with trio.CancelScope(deadline=trio.current_time() + self._read_timeout):
+            message = await self._receive()
+        if message is None:
+            raise TypedError(
+                f"the request's body stopped coming: nothing for {self._read_timeout:g} seconds",
+                ErrorType.CONNECTION_ACTION_TIMEOUT,
+            )
         if message["type"] == "http.disconnect":
             self.left = True
             raise trio.BrokenResourceError("the client left before its request was complete")
@@ -101,21 +132,34 @@ class Exchange:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Hand over the head."""
+        self.begun = True
         await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
-        """Send a part of the body, in pieces that each have `write_timeout` seconds.
+        """Send a part of the body, in pieces that each have `write_timeout` seconds; HEAD gets none of it.
 
         Raises:
             trio.BrokenResourceError: the client has left, or takes nothing.
         """
+        if self.method == "HEAD":
+            return
         for start in range(0, len(data) or 1, PIECE):
             piece = data if len(data) <= PIECE else data[start : start + PIECE]
             await self._bounded({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last part of the body, a single piece; raises like `write`."""
-        await self._bounded({"type": "http.response.body", "body": data, "more_body": False})
+        """Send the last part of the body; raises like `write`."""
+        if len(data) > PIECE:
+            await self.write(data[:-PIECE])
+            data = data[-PIECE:]
+        self.ending = True
+        await self._bounded(
+            {"type": "http.response.body", "body": b"" if self.method == "HEAD" else data, "more_body": False}
+        )
+
+    def cut(self) -> None:
+        """End the answer without its end, so that the reader can tell that some of it is missing."""
+        self.ending = True
 
     async def refuse(self, status: int, headers: Headers, data: bytes) -> None:
         """Answer a request whose body has not been read.
@@ -142,8 +186,8 @@ class Exchange:
         try:
             while not self._body_read:
                 await self._receive_chunk()
-        except trio.BrokenResourceError:
-            self._body_read = True  # it left: nothing more to read
+        except (trio.BrokenResourceError, TypedError):
+            self._body_read = True  # it left, or sends nothing: there is nothing more to read
         finally:
             over.set()
 
@@ -153,7 +197,7 @@ class Exchange:
         try:
             with trio.CancelScope(deadline=trio.current_time() + self._write_timeout) as scope:
                 await self._send(message)
-        except OSError as error:  # what ASGI lets a server raise for a send after a disconnect
+        except GONE as error:
             self.left = True
             raise trio.BrokenResourceError("the client has left") from error
         if scope.cancelled_caught:

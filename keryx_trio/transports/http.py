@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from ..call import Call
+from ..call import LAST_WRITES, Call, shutting_down
 from ..connection import Connection, ConnectionType, Peer
-from ..errors import ErrorType, TypedError
+from ..errors import ErrorType, TypedError, as_typed
 from ..outbox import End, Outcome
 from ..response import BODILESS, Response
+from ..secrecy import SECRET_MARK
 from ..streaming import ByteStream, StreamingResponse
 from ..wire import headers as header_fields
 from ..wire import json, sse
 from ..wire.headers import Headers
 from . import http_inputs
-from .exchange import PIECE, Exchange
+from .exchange import Exchange
 
 if TYPE_CHECKING:
     from ..action import Action
@@ -50,12 +51,11 @@ class HttpTransport:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
-        exchange = Exchange(scope, receive, send, self.app.config.write_timeout)
-        reply = HttpReply(self, exchange)
-        try:
-            await self._answer(exchange, reply)
-        except trio.BrokenResourceError:
-            self.app.log.debug("the client left before its call began", url=exchange.raw_path)
+        config = self.app.config
+        exchange = Exchange(scope, receive, send, read_timeout=config.read_timeout, write_timeout=config.write_timeout)
+        request = HttpRequest(self, exchange)
+        with self.app.running(request), request.whole:
+            await request.answer()
 
     def base_headers(self, exchange: Exchange, correlation_id: str) -> Headers:
         """The fields that stand on every answer."""
@@ -65,86 +65,142 @@ class HttpTransport:
             (b"x-request-id", correlation_id.encode()),
         ]
 
-    async def _answer(self, exchange: Exchange, reply: HttpReply) -> None:
-        if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
-            fields = header_fields.merged(reply.base, self.cors.preflight(exchange.headers.get(b"origin")))
-            await exchange.refuse(204, fields, b"")
-            return
-        found = self._find(exchange)
-        if isinstance(found, TypedError):
-            await self._refuse(exchange, reply, found)
-            return
-        if found is None:
-            await exchange.refuse(204, [*reply.base, self._allow(exchange)], b"")
-            return
-        action, path = found
+
+class HttpRequest:
+    """One request, on its way to a call or to a refusal.
+
+    Attributes:
+        whole: the scope of all of it, which a shutdown bounds.
+    """
+
+    __slots__ = ("_app", "_call", "_exchange", "_reading", "_reply", "_transport", "whole")
+
+    def __init__(self, transport: HttpTransport, exchange: Exchange) -> None:
+        self._transport = transport
+        self._app = transport.app
+        self._exchange = exchange
+        self._reply = HttpReply(transport, exchange)
+        self._reading = trio.CancelScope()
+        self._call: Call | None = None
+        self.whole = trio.CancelScope()
+
+    def describe(self) -> dict[str, str]:
+        """What the log says of a request that is left behind."""
+        return {
+            "method": self._exchange.method,
+            "url": self._shown_path(),
+            "action": self._call.action.name if self._call is not None else "none yet",
+            "correlation_id": self._reply.correlation_id,
+        }
+
+    def shut_down(self, deadline: float) -> None:
+        """The server stops: the rest of the body must come by then, and every write go out soon after."""
+        self._reading.deadline = deadline
+        self.whole.deadline = deadline + LAST_WRITES
+        if self._call is not None:
+            self._call.shut_down(deadline)
+
+    async def answer(self) -> None:
+        """Answer, whatever happens."""
+        exchange = self._exchange
         try:
-            raw = await http_inputs.read(exchange, path, self.app.config.max_body_size, wanted=bool(action.inputs.keys))
+            if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
+                preflight = self._transport.cors.preflight(exchange.headers.get(b"origin"))
+                await exchange.refuse(204, header_fields.merged(self._reply.base, preflight), b"")
+            else:
+                await self._lead()
+        except trio.BrokenResourceError:
+            self._app.log.debug("the client left before its call began", url=self._shown_path())
+        except Exception as error:  # as none of ours may reach the server, which would answer a bare 500
+            self._app.log.exception("a request failed", error, url=self._shown_path())
+            if not exchange.begun:
+                await self._refuse(as_typed(error, debug=self._app.config.debug))
+
+    async def _lead(self) -> None:
+        """To the action, or to why there is none."""
+        app, exchange = self._app, self._exchange
+        path = exchange.raw_path
+        found = app.router.find("GET" if exchange.method == "HEAD" else exchange.method, path)
+        if app.drain_deadline is not None:
+            await self._refuse(shutting_down())
+        elif found is not None:
+            connection = self._connection()
+            with app.connected(connection):
+                await self._run(*found, connection)
+        elif not app.router.methods(path):
+            await self._refuse(TypedError(f"no action answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
+        elif exchange.method == "OPTIONS":
+            await exchange.refuse(204, [*self._reply.base, self._allow()], b"")
+        else:
+            allowed = self._allow()[1].decode()
+            message = f"{self._shown_path()} does not answer {exchange.method}; it answers {allowed}"
+            await self._refuse(TypedError(message, ErrorType.CONNECTION_METHOD_NOT_ALLOWED))
+
+    async def _run(self, action: Action[..., Any], path: dict[str, str], connection: Connection) -> None:
+        """Read the request to its end, and make the call of it."""
+        limit = self._app.config.max_body_size
+        raw: http_inputs.RawInputs | None = None
+        try:
+            with self._reading:
+                raw = await http_inputs.read(self._exchange, path, limit, wanted=bool(action.inputs.keys))
+            if raw is None:
+                raise shutting_down()
         except TypedError as error:
-            await self._refuse(exchange, reply, error)
+            await self._refuse(error)
             return
+        origin = {"method": self._exchange.method, "url": self._shown_path()}
+        text = frozenset(raw.text)
+        self._call = Call(self._app, action, connection, self._reply, raw.values, text=text, origin=origin)
         try:
-            await self._call(action, exchange, reply, raw)
+            await self._call.run()
         finally:
             raw.close()
 
-    def _find(self, exchange: Exchange) -> tuple[Action[..., Any], dict[str, str]] | TypedError | None:
-        """The action and its path parameters; or why there is none; or None for a plain OPTIONS."""
-        if self.app.drain_deadline is not None:
-            return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
-        path = exchange.raw_path
-        found = self.app.router.find("GET" if exchange.method == "HEAD" else exchange.method, path)
-        if found is not None:
-            return found
-        if not self.app.router.methods(path):
-            return TypedError(f"no action answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND)
-        if exchange.method == "OPTIONS":
-            return None
-        return TypedError(
-            f"{path} does not answer {exchange.method}; it answers {self._allow(exchange)[1].decode()}",
-            ErrorType.CONNECTION_METHOD_NOT_ALLOWED,
-        )
-
-    def _allow(self, exchange: Exchange) -> tuple[bytes, bytes]:
-        methods = self.app.router.methods(exchange.raw_path)
-        return b"allow", ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"]).encode()
-
-    async def _refuse(self, exchange: Exchange, reply: HttpReply, error: TypedError) -> None:
+    async def _refuse(self, error: TypedError) -> None:
         """Answer what never became a call."""
-        self.app.log.info(
+        exchange, reply = self._exchange, self._reply
+        self._app.log.info(
             "refused",
             status=error.status,
             method=exchange.method,
-            url=exchange.raw_path,
+            url=self._shown_path(),
             error=error.message,
             correlation_id=reply.correlation_id,
         )
-        extra = [self._allow(exchange)] if error.type is ErrorType.CONNECTION_METHOD_NOT_ALLOWED else []
-        status, fields, body = reply.error_parts(error, error.payload(debug=self.app.config.debug))
+        extra = [self._allow()] if error.type is ErrorType.CONNECTION_METHOD_NOT_ALLOWED else []
+        status, fields, body = reply.error_parts(error, error.payload(debug=self._app.config.debug))
         await exchange.refuse(status, fields + extra, body)
 
-    async def _call(
-        self, action: Action[..., Any], exchange: Exchange, reply: HttpReply, raw: http_inputs.RawInputs
-    ) -> None:
+    def _shown_path(self) -> str:
+        """The path as it may be told: without the segments that are secret inputs of what it leads to."""
+        path, method, router = self._exchange.raw_path, self._exchange.method, self._app.router
+        own = router.find("GET" if method == "HEAD" else method, path)
+        for found in [own] if own else [router.find(each, path) for each in router.methods(path)]:
+            if found is not None and found[1]:  # it has parameters
+                path = _without_secrets(path, found[0])
+        return path
+
+    def _allow(self) -> tuple[bytes, bytes]:
+        methods = self._app.router.methods(self._exchange.raw_path)
+        return b"allow", ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"]).encode()
+
+    def _connection(self) -> Connection:
+        exchange = self._exchange
         client = exchange.scope.get("client")
         last_event_id = exchange.headers.get(b"last-event-id")
         peer = Peer(
-            app=self.app,
+            app=self._app,
             type=ConnectionType.WEB,
             identifier=client[0] if client else "local",
             last_event_id=last_event_id.decode("utf-8", "replace") if last_event_id else None,
         )
-        connection = Connection(peer, reply.correlation_id)
-        origin = {"method": exchange.method, "url": exchange.raw_path}
-        call = Call(self.app, action, connection, reply, raw.values, text=frozenset(raw.text), origin=origin)
-        with self.app.connected(connection):
-            await call.run()
+        return Connection(peer, self._reply.correlation_id)
 
 
 class HttpReply:
     """The answer to one request."""
 
-    __slots__ = ("_app", "_bytes", "_exchange", "base", "correlation_id", "ending")
+    __slots__ = ("_app", "_bytes", "_exchange", "base", "correlation_id")
 
     watches = True
 
@@ -152,9 +208,18 @@ class HttpReply:
         self._app = transport.app
         self._exchange = exchange
         self._bytes = False
-        self.ending = False
         self.correlation_id = header_fields.request_id(exchange.headers.get(b"x-request-id")) or secrets.token_hex(16)
         self.base = transport.base_headers(exchange, self.correlation_id)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of the answer has been written."""
+        return self._exchange.begun
+
+    @property
+    def ending(self) -> bool:
+        """Whether the last of it is being written."""
+        return self._exchange.ending
 
     # How items look on the wire
 
@@ -218,15 +283,8 @@ class HttpReply:
         return b"content-encoding" not in names and (kind.startswith(COMPRESSIBLE) or kind.endswith(("+json", "+xml")))
 
     async def _send(self, status: int, fields: Headers, body: bytes) -> None:
-        exchange = self._exchange
-        await exchange.start(status, fields)
-        if exchange.method == "HEAD":
-            body = b""
-        if len(body) > PIECE:
-            await exchange.write(body[:-PIECE])
-            body = body[-PIECE:]
-        self.ending = True
-        await exchange.finish(body)
+        await self._exchange.start(status, fields)
+        await self._exchange.finish(body)
 
     # A stream
 
@@ -240,7 +298,6 @@ class HttpReply:
         fields = self.base if self._bytes else self.base + EVENT_STREAM
         await self._exchange.start(200, header_fields.merged(fields, stream.headers))
         if self.declines():
-            self.ending = True
             await self._exchange.finish()
         else:
             await self._exchange.write(b"".join(items))
@@ -255,18 +312,28 @@ class HttpReply:
 
     async def end(self, end: End, payload: Any) -> None:
         """The last word, and a clean end; a byte stream that failed has neither, so that its reader can tell."""
-        if self._bytes:
-            self.ending = True
-            if end.outcome is Outcome.DONE:
-                await self._exchange.finish()
+        if self._bytes and end.outcome is not Outcome.DONE:
+            self._exchange.cut()
             return
         last = b""
         if end.outcome is Outcome.SHUTDOWN:
             last = sse.retry(random.randint(*RECONNECT_MS))  # noqa: S311 - it spreads load, it hides nothing
         elif end.outcome is not Outcome.DONE:
             last = sse.encode(payload if isinstance(payload, str) else json.encode(payload), "error")
-        self.ending = True
         await self._exchange.finish(last)
+
+
+def _without_secrets(path: str, action: Action[..., Any]) -> str:
+    """A path that leads to `action`, whose route is the end of it, with a mark for each segment that is secret."""
+    names = action.web.parameters if action.web else ()
+    secret = {f"{{{name}}}" for name in names if action.inputs.is_secret(name)}
+    if not secret:
+        return path
+    route, segments = action.web.route.split("/") if action.web else [], path.split("/")
+    for place in range(1 - len(route), 0):
+        if route[place] in secret:
+            segments[place] = SECRET_MARK
+    return "/".join(segments)
 
 
 def _gzip(data: bytes) -> bytes:

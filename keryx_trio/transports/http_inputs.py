@@ -5,7 +5,8 @@ Owns: content types and their decoding. Does not know: what the inputs mean.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -15,8 +16,13 @@ import msgspec
 
 from ..errors import ErrorType, TypedError
 from ..uploads import UploadFile
+from ..wire import headers as header_fields
 from ..wire.headers import media_type
 from .exchange import Exchange
+
+UNKNOWN_TYPE: Final = "application/octet-stream"
+# The parser warns of each malformed form, which is answered and logged as such; without a handler that goes to stderr.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 MAX_FIELDS: Final = 1000
 """The most fields in a query or a form, and the most files."""
@@ -117,6 +123,7 @@ def _pairs(text: bytes, what: str) -> list[tuple[str, Any]]:
 
 async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw: RawInputs) -> None:
     # Imported here: most applications never see a multipart form, and it is slow to import.
+    from python_multipart.multipart import parse_options_header  # noqa: PLC0415
     from starlette.datastructures import Headers as FormHeaders  # noqa: PLC0415
     from starlette.datastructures import UploadFile as FormFile  # noqa: PLC0415
     from starlette.formparsers import MultiPartException, MultiPartParser  # noqa: PLC0415
@@ -127,20 +134,32 @@ async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw
         def on_end(self) -> None:
             self.complete = True
 
-    async with aclosing(exchange.chunks(limit)) as chunks:
-        form_headers = FormHeaders({"content-type": content_type})
-        parser = Parser(form_headers, chunks, max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=limit)
+    chunks = exchange.chunks(limit)
+
+    async def whole() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not parser.complete:
+            raise MultiPartException("it ends before its closing boundary")
+
+    # Only the boundary is passed on: a charset would let the client choose the codec, and some take for ever.
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"").decode("latin-1")
+    async with aclosing(chunks), aclosing(whole()) as body:
+        headers = FormHeaders({"content-type": f'multipart/form-data; boundary="{boundary}"'})
+        parser = Parser(headers, body, max_files=MAX_FIELDS, max_fields=MAX_FIELDS, max_part_size=limit)
         try:
             form = await parser.parse()
         except MultiPartException as error:
             raise _malformed(f"the multipart form is malformed: {error.message}") from None
+        except ValueError:  # what the parser says of a boundary or of a header that it cannot read
+            raise _malformed("the multipart form is malformed") from None
     pairs: list[tuple[str, Any]] = []
     for key, value in form.multi_items():
         if isinstance(value, FormFile):
             upload = UploadFile(
                 file=value.file,
                 filename=value.filename or "",
-                content_type=value.content_type or "application/octet-stream",
+                content_type=_safe_type(value.content_type),
                 size=value.size or 0,
                 headers=dict(value.headers),
             )
@@ -148,10 +167,15 @@ async def _read_multipart(exchange: Exchange, content_type: str, limit: int, raw
             pairs.append((key, upload))
         else:
             pairs.append((key, value))
-    if not parser.complete:
-        raw.close()
-        raise _malformed("the multipart form is malformed: it ends before its closing boundary")
     raw.add_text(pairs)
+
+
+def _safe_type(content_type: str | None) -> str:
+    """What a part says it is, where that could stand in a header of an answer."""
+    try:
+        return header_fields.content_type(content_type or "")[1].decode("latin-1") or UNKNOWN_TYPE
+    except ValueError:
+        return UNKNOWN_TYPE
 
 
 def _malformed(message: str) -> TypedError:

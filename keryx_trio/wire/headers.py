@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 Headers = list[tuple[bytes, bytes]]
 
+HOP_BY_HOP: Final = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -32,10 +35,15 @@ def checked(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> He
             raise ValueError(f"{name!r} is no header name")
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name}: {value!r} is not a text that a header can carry (latin-1, one line)")
-        if name.lower() in ("transfer-encoding", "connection"):
-            raise ValueError(f"header {name}: the server sets it; leave it out")
+        if name.lower() in HOP_BY_HOP:
+            raise ValueError(f"header {name}: it is about the connection, which is the server's; leave it out")
         fields.append((name.lower().encode(), value.strip().encode("latin-1")))
     return fields
+
+
+def content_type(value: str) -> tuple[bytes, bytes]:
+    """A content type as a field; raises like `checked`."""
+    return checked({"content-type": value})[0]
 
 
 def merged(base: Headers, extra: Headers) -> Headers:

@@ -12,6 +12,9 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+CACHED_NAME: Final = 64
+"""Names of events up to this many characters are encoded once."""
+
 
 def encode(
     data: str | bytes,
@@ -23,8 +26,7 @@ def encode(
 
     Args:
         data: text, which may hold line ends of any kind (each of CRLF, CR and LF reaches the reader as LF); or bytes,
-            which must be one line of UTF-8, as a JSON encoder makes them: they are not looked at. Lone surrogates in
-            text become U+FFFD.
+            which are UTF-8, as a JSON encoder makes them. Lone surrogates in text become U+FFFD.
         event: the event's name; None and "" leave it out, and the reader takes it for `message`.
         id: what a reconnecting reader sends back as `Last-Event-ID`; "" makes it forget the last one.
         retry: how long the reader waits before it reconnects, in milliseconds.
@@ -32,11 +34,13 @@ def encode(
     Raises:
         ValueError: a CR, LF or NUL in `event` or `id`, or a `retry` that is not a whole number of zero or more.
     """
-    head = _event_line(event)
+    head = _cached_event_line(event) if event is None or len(event) <= CACHED_NAME else _event_line(event)
     if id is not None:
         head += b"id: %b\n" % _utf8(_one_line("id", id))
     if retry is not None:
         head += _retry_line(retry)
+    if isinstance(data, bytes) and (b"\n" in data or b"\r" in data):
+        data = data.decode("utf-8", "replace")
     if not isinstance(data, bytes):
         if "\n" in data or "\r" in data:
             data = _unix_lines(data).replace("\n", "\ndata: ")
@@ -59,10 +63,12 @@ def retry(ms: int) -> bytes:
     return _retry_line(ms) + b"\n"
 
 
-@functools.lru_cache(maxsize=256)
 def _event_line(event: str | None) -> bytes:
-    """Cached: streams send few names, many times each. A refused name is not kept."""
     return b"event: %b\n" % _utf8(_one_line("event", event)) if event else b""
+
+
+# Streams send few names, many times each. A refused name is not kept, and neither is a long one.
+_cached_event_line = functools.lru_cache(maxsize=256)(_event_line)
 
 
 def _retry_line(ms: int) -> bytes:

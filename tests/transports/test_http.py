@@ -346,6 +346,25 @@ async def test_a_multipart_form_above_the_limit_is_413(uploads):
     assert answer.status == 413
 
 
+@pytest.mark.parametrize("charset", ["punycode", "undefined", '"a\\0b"', "utf-7"])
+async def test_the_client_does_not_choose_the_codec_of_a_form(uploads, charset):
+    form = multipart(('name="file"; filename="x"', b"1"), ('name="note"', "ü".encode()))
+    form["headers"]["content-type"] += f"; charset={charset}"
+    async with open_client(uploads) as client:
+        answer = await client.post("/api/up", **form)
+    assert answer.status == 200
+    assert answer.json()[5] == "ü"
+
+
+@pytest.mark.parametrize("bad", ["text/html\nX-Evil: 1", "a\0b", ""])
+async def test_the_type_of_an_upload_is_one_that_a_header_can_carry(uploads, bad):
+    async with open_client(uploads) as client:
+        answer = await client.post(
+            "/api/up", **multipart((f'name="file"; filename="x"\r\nContent-Type: {bad}', b"abc"))
+        )
+    assert answer.status == 400 or answer.json()[1] == "application/octet-stream"
+
+
 # The body's limit
 
 
@@ -396,6 +415,11 @@ async def test_a_refused_body_that_never_ends_is_not_waited_for_for_long(autojum
     answer = await send_in_pieces(app, [*[bytes(500), b"x", b""][:2], b""], [(b"content-length", b"100000")])
     assert answer.status == 413
     assert trio.current_time() <= 2
+
+
+async def test_a_length_of_thousands_of_digits_is_too_large(autojump_clock):
+    answer = await send_in_pieces(make_app(), [b""], [(b"content-length", b"9" * 5000)])
+    assert answer.status == 413
 
 
 async def test_a_body_at_the_limit_is_taken_piece_by_piece():
@@ -573,6 +597,19 @@ async def test_what_is_small_streamed_or_not_accepted_is_not_compressed(client: 
 async def test_compression_can_be_switched_off():
     async with open_client(make_app(Config(compression=CompressionConfig(enabled=False)))) as client:
         answer = await client.get("/api/large", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in answer.headers
+
+
+async def test_an_answer_without_a_body_is_not_compressed():
+    app = Keryx(config=Config(compression=CompressionConfig(threshold=0)))
+
+    @app.action("it", web=Web("/it"))
+    async def it() -> Response:
+        return Response(status=204)
+
+    async with open_client(app) as client:
+        answer = await client.get("/api/it", headers={"accept-encoding": "gzip"})
+    assert answer.body == b""
     assert "content-encoding" not in answer.headers
 
 

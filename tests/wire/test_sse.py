@@ -159,3 +159,15 @@ class TestTheParserFollowsTheStandard:
 
     def test_in_what_is_a_retry(self):
         assert parse(b"retry: 12\nretry: 1x\nretry: -1\nretry:\n").retry == 12
+
+
+def test_bytes_with_line_ends_are_split_as_text_is():
+    assert parse(sse.encode(b"a\n\nevent: forged\rdata: b")).events == [Dispatched("a\n\nevent: forged\ndata: b")]
+
+
+def test_a_long_name_of_an_event_is_not_kept():
+    sse._cached_event_line.cache_clear()
+    sse.encode("x", "n" * 65)
+    assert sse._cached_event_line.cache_info().currsize == 0
+    sse.encode("x", "n" * 64)
+    assert sse._cached_event_line.cache_info().currsize == 1
