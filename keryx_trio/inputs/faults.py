@@ -129,15 +129,15 @@ def brief(error: BaseException) -> Fault:
     What is too long is left out, not cut: of a text with a secret in it, a part would not be known for one.
     """
     path, fault = next(flatten(error, (("field", ""),)))
-    place = show_path(path, lambda _: True).lstrip(".")
+    place = show_path(path, hide=True).lstrip(".")
     text = f"{place}: {fault.message}" if place else fault.message
     if len(text) > _MAX_BRIEF or "\n" in text:
         return Fault(INVALID)
     return Fault(text, quoted=fault.quoted)
 
 
-def show_path(path: tuple[Step, ...], hide: Callable[[str], bool]) -> str:
-    """`address.zip`, `tags[0]`, `prices["a b"]`; a key of the input for which `hide` is true is left out."""
+def show_path(path: tuple[Step, ...], *, hide: bool) -> str:
+    """`address.zip`, `tags[0]`, `prices["a b"]`, or `prices["..."]` where keys of the input are hidden."""
     (_, first), *rest = path
     text = str(first)
     for kind, step in rest:
@@ -145,7 +145,7 @@ def show_path(path: tuple[Step, ...], hide: Callable[[str], bool]) -> str:
             return f"{text}..."
         if isinstance(step, int):
             text += f"[{step}]"
-        elif kind == "item" and hide(str(step)):
+        elif kind == "item" and hide:
             text += '["..."]'
         elif _SIMPLE_KEY.fullmatch(str(step)[: _MAX_KEY + 1]) and len(str(step)) <= _MAX_KEY:
             text += f".{step}"

@@ -14,7 +14,7 @@ import datetime as dt
 import enum
 import json
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, cast
 
@@ -23,7 +23,7 @@ from cattrs.errors import BaseValidationError
 
 from ..errors import ErrorType, TypedError
 from .annotations import REDACTED, SECRET, Field, Secret, readings
-from .faults import INVALID, MAX_FAULTS, REQUIRED, Fault, brief, flatten, show_path
+from .faults import INVALID, MAX_FAULTS, REQUIRED, Fault, Step, brief, flatten, show_path
 from .redaction import Findings, Redact, redactor, strings
 from .scalars import Take
 from .schema import inputs_schema
@@ -36,11 +36,11 @@ __all__ = ["SECRET", "Inputs", "Secret"]
 MAX_MESSAGE: Final = 500
 """Characters of the message of one fault."""
 
-MAX_SECRETS: Final = 200
-"""Secrets that are looked for in what a fault quotes; of a call with more of them, nothing is quoted."""
+MAX_SECRETS: Final = 100
+"""Secrets that are looked for in what faults quote; of a call with more of them nothing is quoted."""
 
-MAX_QUOTED: Final = 5000
-"""Characters of what a fault quotes that are searched for secrets; what is longer is not quoted where there are any."""
+MAX_SEARCHED: Final = 100_000
+"""Characters that are searched for them; where there would be more, nothing is quoted."""
 
 MAX_VALUE: Final = 200
 """Characters, as JSON, of the value that is shown with a fault."""
@@ -174,27 +174,20 @@ class Inputs:
         }
 
     def _error(self, errors: list[tuple[str, Exception]], raw: Mapping[str, object]) -> TypedError:
-        secrets = self.secrets(raw)
-
-        def hide(text: str) -> bool:
-            if not secrets:
-                return False
-            too_much = len(secrets) > MAX_SECRETS or len(text) > MAX_QUOTED
-            return too_much or any(secret in text for secret in secrets)
-
-        found = [row for name, error in errors for row in flatten(error, (("field", name),))]
-        told = [(show_path(path, hide), _message(fault, hide)) for path, fault in found[:MAX_FAULTS]]
-        key, message = told[0]
+        found = [row for name, error in errors for row in flatten(error, (("field", name),))][:MAX_FAULTS]
         # Of an input that holds a secret nothing is shown: it may be under a misspelt key.
         named = {parameter.name: parameter for parameter in self.parameters}[errors[0][0]]
-        value = _showable(found[0][1].value, hide) if named.redact is None else None
+        value = _showable(found[0][1].value) if named.redact is None else None
+        hide = _tell_any([*strings(value), *_quotes(found)], self.secrets(raw))
+        told = [(show_path(path, hide=hide), _message(fault, hide=hide)) for path, fault in found]
+        key, message = told[0]
         at_least = "at least " if len(found) >= MAX_FAULTS else ""
         more = f" (and {at_least}{len(told) - 1} more)" if len(told) > 1 else ""
         return TypedError(
             f"{key}: {message}{more}",
             ErrorType.CONNECTION_ACTION_PARAM_VALIDATION,
             key,
-            value,
+            None if hide else value,
             errors=told,
         )
 
@@ -252,18 +245,33 @@ def _redact(parameter: Parameter, value: object) -> tuple[object, list[str]]:
     try:
         return parameter.redact(value, found), found.secrets
     except RecursionError:
-        return REDACTED, [*found.secrets, *strings(value, numbers=True)]
+        return REDACTED, [*found.secrets, *strings(value)]
 
 
-def _message(fault: Fault, hide: Callable[[str], bool]) -> str:
-    """Its first line, or part of it; but that is cut after it is searched: a part of a secret is not found."""
-    if fault.quoted and hide(fault.message):
+def _quotes(found: Iterable[tuple[tuple[Step, ...], Fault]]) -> Iterator[str]:
+    """All texts in faults that are not our own: keys of the input, and what the application said; uncut."""
+    for path, fault in found:
+        yield from (step for kind, step in path if kind == "item" and isinstance(step, str))
+        if fault.quoted:
+            yield fault.message
+
+
+def _tell_any(texts: Iterable[str], secrets: Collection[str]) -> bool:
+    """Whether any of the texts tells, or may tell, any of the secrets; one search for each, whatever was sent."""
+    text = "\n".join(set(texts))
+    too_much = len(secrets) > MAX_SECRETS or len(text) > MAX_SEARCHED
+    return bool(text and secrets) and (too_much or any(secret in text for secret in secrets))
+
+
+def _message(fault: Fault, *, hide: bool) -> str:
+    """The first line, or part of it; whatever was searched for secrets before: a part of one would not be found."""
+    if fault.quoted and hide:
         return INVALID
     return fault.message.partition("\n")[0][:MAX_MESSAGE] or INVALID
 
 
-def _showable(value: object, hide: Callable[[str], bool]) -> object:
-    """The value where it is JSON, short, and holds no secret; else None."""
+def _showable(value: object) -> object:
+    """The value where it is JSON, and short; else None."""
     try:
         size = 0
         for piece in _JSON.iterencode(value):  # piece by piece: a large value is given up early
@@ -272,7 +280,7 @@ def _showable(value: object, hide: Callable[[str], bool]) -> object:
                 return None
     except (TypeError, ValueError, RecursionError):
         return None
-    return None if any(hide(text) for text in strings(value)) else value
+    return value
 
 
 _JSON: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False)

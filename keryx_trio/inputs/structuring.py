@@ -9,7 +9,8 @@ it was given. The time it takes is linear in the size of that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, is_typeddict
 
 import attrs
@@ -149,7 +150,7 @@ class JsonConverter:
                 raise expected("an object", raw)
             items = self._each(take_item, zip(raw, raw.items(), strict=True))
             if is_open:
-                _refuse_alike(key for key, _ in items)
+                _refuse_alike([key for key, _ in items])
             return dict(items)
 
         return take
@@ -169,7 +170,7 @@ class JsonConverter:
             name: override(rename=field.key, struct_hook=_hook(self.take(read(field.annotation), nested=True)))
             for name, field in fields.items()
         }
-        structure = make_dict_structure_fn(stand_in, _CATTRS, _cattrs_use_linecache=False, **overrides)
+        structure: Callable[[Any, Any], Any] = make_dict_structure_fn(stand_in, _CATTRS, _cattrs_use_linecache=False, **overrides)
         is_instance = _instance_test(form)
 
         def take(raw: Any) -> Any:
@@ -230,12 +231,14 @@ def _has_open_hash(annotation: Any) -> bool:
     return any(reading.kind not in _SEEDED for reading in readings(annotation))
 
 
-def _refuse_alike(items: Iterable[Any]) -> None:
+def _refuse_alike(items: Collection[Any]) -> None:
     """A fault where too many different items have one hash.
 
     The hash of a number, and so of a UUID, is its remainder: whoever chooses the numbers chooses it, and a set of
     numbers that all have one takes quadratic time. Here items are compared with few others, whatever they are.
     """
+    if max(Counter(map(hash, items)).values(), default=0) <= MAX_ALIKE:
+        return
     alike: dict[int, list[Any]] = {}
     for item in items:
         group = alike.setdefault(hash(item), [])

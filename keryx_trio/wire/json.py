@@ -16,6 +16,8 @@ from typing import Any, Final
 import cattrs
 import msgspec
 
+from .text import to_utf8
+
 _converter: Final = cattrs.Converter(use_alias=True)  # a field goes out under the name it came in by
 
 _LEAVES: Final = frozenset(
@@ -42,14 +44,6 @@ def encode(value: object) -> bytes:
         # A lone surrogate, or an integer beyond 64 bits: rare, so the slow and exact way may serve.
         plain = msgspec.to_builtins(value, enc_hook=_simplify, str_keys=True)
         return to_utf8(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
-
-
-def to_utf8(text: str) -> bytes:
-    """`text` in UTF-8; surrogate pairs become their character, lone surrogates U+FFFD (never an exception)."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def _is_plain(value: object) -> bool:

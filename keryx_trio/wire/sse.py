@@ -12,6 +12,8 @@ from __future__ import annotations
 import functools
 from typing import Final
 
+from .text import to_utf8
+
 CACHED_NAME: Final = 64
 """Names of events up to this many characters are encoded once."""
 
@@ -36,7 +38,7 @@ def encode(
     """
     head = _cached_event_line(event) if event is None or len(event) <= CACHED_NAME else _event_line(event)
     if id is not None:
-        head += b"id: %b\n" % _utf8(_one_line("id", id))
+        head += b"id: %b\n" % to_utf8(_one_line("id", id))
     if retry is not None:
         head += _retry_line(retry)
     if isinstance(data, bytes) and (b"\n" in data or b"\r" in data):
@@ -44,14 +46,14 @@ def encode(
     if not isinstance(data, bytes):
         if "\n" in data or "\r" in data:
             data = _unix_lines(data).replace("\n", "\ndata: ")
-        data = _utf8(data)
+        data = to_utf8(data)
     return b"%bdata: %b\n\n" % (head, data)
 
 
 def comment(text: str) -> bytes:
     """A comment: readers skip it, whoever watches the wire sees it. Each line of `text` is a comment of its own."""
     lines = (f": {line}\n" if line else ":\n" for line in _unix_lines(text).split("\n"))
-    return _utf8("".join(lines) + "\n")
+    return to_utf8("".join(lines) + "\n")
 
 
 def retry(ms: int) -> bytes:
@@ -64,7 +66,7 @@ def retry(ms: int) -> bytes:
 
 
 def _event_line(event: str | None) -> bytes:
-    return b"event: %b\n" % _utf8(_one_line("event", event)) if event else b""
+    return b"event: %b\n" % to_utf8(_one_line("event", event)) if event else b""
 
 
 # Streams send few names, many times each. A refused name is not kept, and neither is a long one.
@@ -86,14 +88,6 @@ def _one_line(field: str, value: str) -> str:
 def _unix_lines(text: str) -> str:
     """Not `str.splitlines`: U+2028, U+0085, form feed and their like are data, not line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        # UTF-16 joins surrogates that make a pair; what is left alone becomes U+FFFD.
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
 PING: Final = comment("ping")

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keryx_trio.wire.json import encode, to_utf8
+from keryx_trio.wire.json import encode
+from keryx_trio.wire.text import to_utf8
 
 
 class Colour(enum.Enum):
