@@ -22,7 +22,7 @@ from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
 from .config import Config
 from .connection import Connection
-from .errors import ErrorType, TypedError, unwrap
+from .errors import ErrorType, TypedError, text_of, unwrap
 from .middleware import Middleware
 from .routing import Router
 from .streaming import EventStream
@@ -333,7 +333,7 @@ class Keryx:
         except Exception as error:
             cause = unwrap(error)
             self.log.exception("the application failed", cause, stage=stage)
-            await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {cause}"})
+            await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {text_of(cause)}"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
 

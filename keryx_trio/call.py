@@ -335,7 +335,7 @@ class Call:
             payload = None
             if end.error is not None:
                 _, payload = self._told(end.error)
-                payload = payload if end.data is None else self._hidden(end.data)
+                payload = payload if end.data is None else self._sendable(end.data)
             await reply.end(end, payload)
         except trio.BrokenResourceError:
             self._lose()
@@ -399,16 +399,13 @@ class Call:
         told = {key: self._sendable(value, keys=key == "value") for key, value in payload.items() if key not in OURS}
         return typed, payload | told
 
-    def _sendable(self, value: Any, *, keys: bool) -> Any:
-        """What an error's payload says, without secrets; an odd value in words, since the error must get through."""
+    def _sendable(self, value: Any, *, keys: bool = True) -> Any:
+        """What an error says, without secrets; an odd value in words, since the error must get through."""
         try:
             json.encode(value)
+            return self._secrets.hide_in(value, keys=keys)
         except Exception:  # noqa: BLE001 - odd values raise anything
-            value = text_of(value, repr)
-        return self._hidden(value, keys=keys)
-
-    def _hidden(self, data: Any, *, keys: bool = True) -> Any:
-        return self._secrets.hide(data) if isinstance(data, str) else self._secrets.hide_in(data, keys=keys)
+            return self._secrets.hide(text_of(value, repr))
 
     def _report(self, message: str, error: BaseException) -> None:
         self.app.log.exception(

@@ -160,8 +160,10 @@ def _parts(secret: str) -> set[str]:
 
 def _forms(text: str) -> Iterator[str]:
     """The ways in which a text may be written."""
+    sent = wire_json.to_utf8(text)
     yield text
-    yield from _base64(text.encode(errors="replace"))
+    yield sent.decode()
+    yield from _base64(sent)
     if text.isascii() and text.isalnum():
         return  # the same in all others
     yield json.dumps(text)[1:-1]

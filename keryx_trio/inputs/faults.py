@@ -189,16 +189,15 @@ def _check(name: str, limit: Any, unit: str) -> Check:  # noqa: PLR0911 - one li
     return lambda value: (value.tzinfo is not None) == limit, f"must have {'a' if limit else 'no'} time zone"
 
 
-_DOLLAR: Final = re.compile(r"(?s:\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<end>\$)")
-"""An escape, a set of characters, or the `$` that is in neither."""
-_MULTILINE: Final = re.compile(r"\(\?[a-zA-Z]*m")
+_PIECES: Final = re.compile(r"(?s:\\.)|\[\^?\]?(?:(?s:\\.)|[^\]\\])*\]|(?P<lines>\(\?[a-zA-Z]*m)|(?P<end>\$)")
+"""Of a pattern: an escape, a set of characters, the flag for `$` at the end of every line, a `$`."""
 
 
 def _to_the_end(pattern: str) -> str:
-    """The pattern with `$` as in JSON Schema: the end, where Python's would let one more line break pass."""
-    if _MULTILINE.search(pattern):
+    """The pattern with `$` as in JSON Schema: the end, where Python's lets one more line break pass."""
+    if any(piece["lines"] for piece in _PIECES.finditer(pattern)):
         return pattern
-    return _DOLLAR.sub(lambda found: r"\Z" if found["end"] else found[0], pattern)
+    return _PIECES.sub(lambda piece: r"\Z" if piece["end"] else piece[0], pattern)
 
 
 def _length(bound: str, limit: int, unit: str) -> str:

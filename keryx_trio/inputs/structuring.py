@@ -24,6 +24,9 @@ from .faults import INVALID, Check, Fault, at, checks, expected
 from .scalars import Take, as_key, from_json, from_text, single
 from .unions import Member, Work, ordered, union_from_json, union_from_text
 
+Hook = Callable[[Any, Any], Any]
+"""What cattrs calls for a value: with the raw value and its type."""
+
 MAX_ALIKE: Final = 32
 """Different items of a set, or keys of a dict, that may have one hash. By chance there are not even two."""
 
@@ -170,7 +173,7 @@ class JsonConverter:
             name: override(rename=field.key, struct_hook=_hook(self.take(read(field.annotation), nested=True)))
             for name, field in fields.items()
         }
-        structure: Callable[[Any, Any], Any] = make_dict_structure_fn(stand_in, _CATTRS, _cattrs_use_linecache=False, **overrides)
+        structure: Hook = make_dict_structure_fn(stand_in, _CATTRS, _cattrs_use_linecache=False, **overrides)
         is_instance = _instance_test(form)
 
         def take(raw: Any) -> Any:
@@ -217,8 +220,7 @@ class TextConverter(JsonConverter):
         return _parsed(self._json._dict(reading))  # noqa: SLF001 - of its own base class
 
 
-def _hook(take: Take) -> Callable[[Any, Any], Any]:
-    """As cattrs calls it: with the raw value and its type."""
+def _hook(take: Take) -> Hook:
     return lambda raw, _: take(raw)
 
 

@@ -31,8 +31,8 @@ async def shout(text: str, connection: Connection) -> str:
     return text.upper()
 
 
-assert_type(add(1), Coroutine[Any, Any, int])
-assert_type(add(a=1, b=3), Coroutine[Any, Any, int])
+_ = assert_type(add(1), Coroutine[Any, Any, int])
+_ = assert_type(add(a=1, b=3), Coroutine[Any, Any, int])
 _ = add("1")  # type: ignore[arg-type]
 _ = add(c=1)  # type: ignore[call-arg]
 app.add(shout)
