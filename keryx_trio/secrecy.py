@@ -21,6 +21,7 @@ from urllib.parse import quote, quote_plus
 import attrs
 
 from .wire import json as wire_json
+from .wire.text import to_utf8
 
 SECRET_MARK: Final = "[[secret]]"  # noqa: S105 - not one
 """What stands where a secret was."""
@@ -160,7 +161,7 @@ def _parts(secret: str) -> set[str]:
 
 def _forms(text: str) -> Iterator[str]:
     """The ways in which a text may be written."""
-    sent = wire_json.to_utf8(text)
+    sent = to_utf8(text)
     yield text
     yield sent.decode()
     yield from _base64(sent)

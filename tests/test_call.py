@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import contextvars
+import json
 import logging
 from typing import Annotated, Any
 
+import attrs
 import pytest
 import trio
 import trio.lowlevel
@@ -21,6 +24,7 @@ from keryx_trio import (
     StreamingResponse,
     TypedError,
     Web,
+    secrecy,
 )
 from keryx_trio.testing import Client, open_client
 
@@ -1189,6 +1193,150 @@ async def test_a_secret_shows_nowhere(caplog):
     assert "correct+horse" not in said
     assert "[[secret]]" in said
     assert not any(secret in text for text in kept)
+
+
+@attrs.define
+class Creds:
+    user: str
+    password: Annotated[str, SECRET] = attrs.field(converter=str.strip)
+
+
+class MuteError(Exception):
+    def __init__(self, password: str) -> None:
+        super().__init__(password)
+
+    def __str__(self):
+        raise ValueError(f"cannot show {self.args}")
+
+    __repr__ = __str__
+
+
+@pytest.fixture
+def said(caplog):
+    """All that handlers of any kind could say of the records so far."""
+    caplog.set_level(logging.DEBUG, "keryx_trio")
+    return lambda: "".join(f"{logging.Formatter().format(record)} {record.__dict__}" for record in caplog.records)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda creds: TypedError("bad login", value=creds),
+        lambda creds: TypedError("bad login", value={creds.password: 1}),
+        lambda creds: TypedError("bad login", value={creds.password}),
+        lambda creds: TypedError("bad login", value=creds.password.encode()),
+        lambda creds: TypedError("bad login", value=[creds.password, object()]),
+        lambda creds: TypedError("bad login", value=[MuteError(creds.password)]),
+        lambda creds: TypedError("bad login", errors=[(creds.password, creds.password)]),
+        lambda creds: KeyError(creds.password),
+        lambda creds: ExceptionGroup("several", [ValueError(creds.password), MuteError(creds.password)]),
+        lambda creds: MuteError(creds.password),
+        lambda creds: LookupError(base64.b64encode(f"me:{creds.password}".encode())),
+    ],
+)
+@pytest.mark.parametrize("how", ["raise", "stream", "act", "run_after"])
+async def test_a_secret_shows_in_no_error_of_any_kind(fail, how, debug, said, capsys):
+    class After(Middleware):
+        async def run_after(self, params, connection, error):
+            if how == "run_after":
+                raise fail(params["creds"])
+
+    async def it(creds: Creds, connection: Connection) -> Any:
+        if how == "act":
+            return await connection.act("inner", {"creds": {"user": "b", "password": "inner1\nb2\nc3 "}})
+        if how == "stream":
+
+            async def produce(sse: EventStream) -> None:
+                raise fail(creds)
+
+            return StreamingResponse.sse(produce)
+        raise fail(creds)
+
+    async def inner(creds: Creds) -> None:
+        raise fail(creds)
+
+    app = serve(it, middleware=[After()], config=Config(debug=debug))
+    app.action("inner")(inner)
+    async with open_client(app) as client:
+        raw = json.dumps({"user": "a", "password": " outer1\nb2\nc3"})
+        answer = await client.get("/api/it", params={"creds": raw})
+    assert b"CONNECTION_ACTION_RUN" in answer.body
+    shown = answer.text + said() + capsys.readouterr().err
+    for line in ("inner1", "outer1", "b2\\nc3", "b2\nc3", "b3V0ZXIx", "aW5uZXIx", "| b2", "| c3"):
+        assert line not in shown
+
+
+async def test_a_mapping_that_a_stream_fails_with_shows_no_secret():
+    async def it(password: Annotated[str, SECRET]) -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            await sse.send_error({"message": "no", password: Creds("me", password), "type": password})
+
+        return StreamingResponse.sse(produce)
+
+    async with open_client(serve(it)) as client:
+        (event,) = (await client.get("/api/it?password=swordfish")).events()
+    assert event.json() == {
+        "message": "no",
+        "[[secret]]": {"user": "me", "password": "[[secret]]"},
+        "type": "[[secret]]",
+    }
+
+
+@pytest.mark.parametrize("password", ["A", "CONNECTION_ACTION_RUN", "key", "1"])
+async def test_a_short_secret_does_not_give_itself_away(password, fields):
+    async def it(password: Annotated[str, SECRET]) -> None:
+        raise TypedError("no", key=password, errors=[("x", "y")])
+
+    async with open_client(serve(it)) as client:
+        error = (await client.get("/api/it", params={"password": password})).json()["error"]
+    assert isinstance(error.pop("timestamp"), int)
+    assert error == {
+        "message": "no",
+        "type": "CONNECTION_ACTION_RUN",
+        "key": "[[secret]]",
+        "errors": [{"key": "x", "message": "y"}],
+    }
+    assert fields()[-1]["error_type"] == "CONNECTION_ACTION_RUN"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_an_error_without_a_text_is_told_and_logged_all_the_same(debug, errors):
+    async def it() -> None:
+        raise MuteError("x")
+
+    async with open_client(serve(it, config=Config(debug=debug))) as client:
+        error = (await client.get("/api/it")).json()["error"]
+    assert (error["message"] == "MuteError: <a MuteError that has no text>") is debug
+    assert "error_type=MuteError" in errors()[0]
+
+
+async def test_a_value_that_has_no_json_form_of_its_own_does_not_keep_the_error_from_the_client():
+    async def it(deep: bool, password: Annotated[str, SECRET] = "") -> None:
+        value: Any = []
+        for _ in range(600 if deep else 100_000):
+            value = [value]
+        raise TypedError("no", value=value)
+
+    async with open_client(serve(it)) as client:
+        for params in ({"deep": "1"}, {"deep": "1", "password": "x"}, {"deep": "0"}):
+            assert (await client.get("/api/it", params=params)).json()["error"]["message"] == "no"
+
+
+async def test_what_is_secret_is_looked_for_only_where_something_is_told(monkeypatch):
+    async def it(password: Annotated[str, SECRET], fail: bool = False) -> str:
+        if fail:
+            raise ValueError(password)
+        return "ok"
+
+    made = []
+    forms = secrecy._forms
+    monkeypatch.setattr(secrecy, "_forms", lambda text: made.append(text) or forms(text))
+    async with open_client(serve(it)) as client:
+        assert (await client.get("/api/it?password=swordfish")).status == 200
+        assert made == []
+        assert (await client.get("/api/it?password=swordfish&fail=true")).status == 500
+        assert made == ["swordfish"]
 
 
 # The log

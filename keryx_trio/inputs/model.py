@@ -264,10 +264,10 @@ def _tell_any(texts: Iterable[str], secrets: Collection[str]) -> bool:
 
 
 def _message(fault: Fault, *, hide: bool) -> str:
-    """The first line, or part of it; whatever was searched for secrets before: a part of one would not be found."""
-    if fault.quoted and hide:
-        return INVALID
-    return fault.message.partition("\n")[0][:MAX_MESSAGE] or INVALID
+    """The message, bounded; of the application's own the first line, cut here and not before it is searched."""
+    if not fault.quoted:
+        return fault.message[:MAX_MESSAGE]
+    return INVALID if hide else fault.message.partition("\n")[0][:MAX_MESSAGE] or INVALID
 
 
 def _showable(value: object) -> object:

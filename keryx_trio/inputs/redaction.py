@@ -23,13 +23,14 @@ from .unions import may_take
 class Findings:
     """What one walk over a value finds.
 
-    `copies` are those of objects, by their class and id: the classes of a union that nest in each other would walk over
-    what is inside of them again and again. With a copy is kept its value, since the id of one that is gone may be that
-    of another.
+    Inside of a union of which several members walk over the value, which is then hidden whole, each class walks over
+    each object once: classes that nest in each other would take exponential time. `walked` keeps the objects, since the
+    id of one that is gone may be that of another.
     """
 
     secrets: list[str] = attrs.field(factory=list)
-    copies: dict[tuple[int, type], tuple[object, Any]] = attrs.field(factory=dict)
+    unions: int = 0
+    walked: dict[tuple[int, type], object] = attrs.field(factory=dict)
 
 
 Redact = Callable[[Any, Findings], Any]
@@ -111,10 +112,12 @@ class Redactor:
             classes[form] = _object(form, [(field, self.of(field.annotation)) for field in fields_of(form)])
 
         def redact_once(value: Any, found: Findings) -> Any:
-            key = id(value), form
-            if key not in found.copies:
-                found.copies[key] = value, classes[form](value, found)
-            return found.copies[key][1]
+            if found.unions:
+                key = id(value), form
+                if key in found.walked:
+                    return REDACTED
+                found.walked[key] = value
+            return classes[form](value, found)
 
         return redact_once
 
@@ -127,10 +130,14 @@ class Redactor:
         def redact_union(value: Any, found: Findings) -> Any:
             if value is None:
                 return None
-            copies = [redact(value, found) for member, redact in members if _may_be(member, value)]
-            if not copies:
-                return hide(value, found)
-            return copies[0] if len(copies) == 1 else REDACTED
+            redacts = [redact for member, redact in members if _may_be(member, value)]
+            if len(redacts) <= 1:
+                return (redacts or [hide])[0](value, found)
+            found.unions += 1
+            for redact in redacts:
+                redact(value, found)
+            found.unions -= 1
+            return REDACTED
 
         return redact_union
 

@@ -70,17 +70,24 @@ class Work:
             self._room -= 1
         return self._room > 0
 
-    def attempt(self, take: Take, value: Any) -> Any:
-        """What a member of a union makes of the value. Its first fault is enough to know that it does not fit."""
-        room, self._room = self._room, 1
+    def first(self, members: Sequence[Member], value: Any) -> Any:
+        """What is made of the value by the first member that it fits; of the others, the first fault is enough."""
+        faults: list[Fault] = []
+        room = self._room
         self._attempts += 1
         try:
-            return take(value)
+            for member in members:
+                self._room = 1
+                try:
+                    return member.take(value)
+                except (Fault, BaseValidationError) as error:
+                    faults.append(brief(error))
         finally:
             self._room = room
             self._attempts -= 1
             if not self._attempts:
                 self._found.clear()
+        raise _none_fits(members, faults, value)
 
     def once(self, form: type, take: Take, value: Any) -> Any:
         """What a class makes of the value; within attempts, that is found out once."""
@@ -169,15 +176,7 @@ def _reject(members: Sequence[Member], value: object) -> Any:
 
 
 def _take_first(members: Sequence[Member], value: Any, work: Work) -> Any:
-    if len(members) == 1:
-        return members[0].take(value)
-    faults: list[Fault] = []
-    for member in members:
-        try:
-            return work.attempt(member.take, value)
-        except (Fault, BaseValidationError) as error:
-            faults.append(brief(error))
-    raise _none_fits(members, faults, value)
+    return members[0].take(value) if len(members) == 1 else work.first(members, value)
 
 
 def _none_fits(members: Sequence[Member], faults: Sequence[Fault], value: object) -> Fault:

@@ -325,13 +325,10 @@ class HttpReply:
 
 def _without_secrets(path: str, action: Action[..., Any]) -> str:
     """A path that leads to `action`, whose route is the end of it, with a mark for each segment that is secret."""
-    names = action.web.parameters if action.web else ()
-    secret = {f"{{{name}}}" for name in names if action.inputs.is_secret(name)}
-    if not secret:
-        return path
     route, segments = action.web.route.split("/") if action.web else [], path.split("/")
     for place in range(1 - len(route), 0):
-        if route[place] in secret:
+        part = route[place]
+        if part.startswith("{") and action.inputs.is_secret(part[1:-1]):
             segments[place] = SECRET_MARK
     return "/".join(segments)
 

@@ -149,7 +149,7 @@ CASES = [
         dict[int, int],
         {
             "type": "object",
-            "propertyNames": {"pattern": "^(0|-?[1-9][0-9]{0,999})$"},
+            "propertyNames": {"pattern": "^(0|-?[1-9][0-9]{0,19})$"},
             "additionalProperties": {"type": "integer"},
         },
     ),

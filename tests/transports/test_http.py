@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 from typing import Annotated, Any
 
 import attrs
@@ -340,6 +341,21 @@ async def test_a_malformed_multipart_form_is_400(uploads, content, content_type)
     assert "multipart form is malformed" in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("configured", [False, True])
+async def test_what_the_parser_of_forms_logs_is_for_logging_that_the_application_has(
+    uploads, configured, capsys, monkeypatch
+):
+    own: list[str] = []
+    handler = logging.Handler()
+    monkeypatch.setattr(handler, "emit", lambda record: own.append(record.name))
+    monkeypatch.setattr(logging.root, "handlers", [handler] if configured else [])
+    content = {"content": b"garbage", "headers": {"content-type": "multipart/form-data; boundary=B"}}
+    async with open_client(uploads) as client:
+        assert (await client.post("/api/up", **content)).status == 400
+    assert ("python_multipart.multipart" in own) is configured
+    assert "boundary" not in capsys.readouterr().err.replace("multipart form is malformed", "")
+
+
 async def test_a_multipart_form_above_the_limit_is_413(uploads):
     async with open_client(uploads) as client:
         answer = await client.post("/api/up", **multipart(('name="file"; filename="x"', bytes(6_000_000))))
@@ -650,17 +666,71 @@ async def test_a_response_of_its_own_has_its_status_type_and_headers_beside_the_
 # The log
 
 
-async def test_a_secret_in_a_path_is_not_logged(caplog):
+def make_secret_paths(config: Config | None = None) -> Keryx:
+    app = Keryx(config=config or Config())
+
+    @app.action("reset", web=Web("/reset/{token}/for/{name}", method="POST"))
+    async def reset(token: Annotated[str, SECRET], name: str, note: str = "") -> None: ...
+
+    @app.action("show", web=Web("/reset/{user}/for/{name}"))
+    async def show(user: str, name: str) -> None: ...
+
+    return app
+
+
+SPELLINGS = [
+    "swordfish",
+    "sword%66ish",
+    "hunter2!a%2Fb%3Dc",
+    "k3y%2Fa+b==",
+    "%54r0ub4dor",
+    "token",
+    "reset",
+    "for",
+    "a",
+]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize(
+    ("method", "content", "status"),
+    [("POST", b"", 200), ("POST", b"{", 400), ("POST", b"x" * 101, 413), ("PUT", b"", 405), ("OPTIONS", b"", 204)],
+)
+async def test_a_secret_in_a_path_is_not_told_however_it_is_spelt(method, content, status, spelling, caplog):
     caplog.set_level("DEBUG", "keryx_trio")
-    app = Keryx(config=Config())
+    async with open_client(make_secret_paths(Config(max_body_size=100))) as client:
+        answer = await client.request(method, f"/api/reset/{spelling}/for/me", content=content)
+    assert answer.status == status
+    told = answer.text + caplog.text
+    assert f"/{spelling}/for" not in told
+    assert ("/api/reset/[[secret]]/for/me" in told) is (status != 204)
 
-    @app.action("reset", web=Web("/reset/{token}"))
-    async def reset(token: Annotated[str, SECRET]) -> None: ...
 
+async def test_a_segment_that_is_secret_for_another_method_only_is_shown(caplog):
+    caplog.set_level("DEBUG", "keryx_trio")
+    async with open_client(make_secret_paths()) as client:
+        await client.get("/api/reset/swordfish/for/me")
+    assert "/api/reset/swordfish/for/me" in caplog.text
+
+
+async def test_a_secret_in_the_path_of_a_client_that_leaves_or_comes_too_late_is_not_logged(caplog):
+    caplog.set_level("DEBUG", "keryx_trio")
+    app = make_secret_paths()
     async with open_client(app) as client:
-        assert (await client.get("/api/reset/swordfish")).status == 200
+        stream = client.stream("POST", "/api/reset/swordfish/for/me")
+        scope = stream._scope
+
+        async def receive() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None: ...
+
+        await app(scope, receive, send)
+        app.shut_down()
+        assert (await client.post("/api/reset/swordfish/for/me")).status == 503
     assert "swordfish" not in caplog.text
-    assert "/api/reset/[[secret]]" in caplog.text
+    assert "left before its call began url=/api/reset/[[secret]]/for/me" in caplog.text
+    assert "status=503 method=POST url=/api/reset/[[secret]]/for/me" in caplog.text
 
 
 async def test_what_never_became_a_call_is_logged_too(client: Client, caplog):
