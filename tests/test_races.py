@@ -772,3 +772,79 @@ async def test_a_run_after_that_fails_beside_an_error_shows_no_secret(caplog):
         await client.get("/api/it?password=swordfish")
     assert "cannot audit" in caplog.text
     assert "swordfish" not in caplog.text
+
+
+async def test_a_call_whose_body_came_in_the_drain_may_still_finish(autojump_clock):
+    async def it(n: int = 0) -> str:
+        await trio.sleep(1)
+        return "in time"
+
+    app = serve(it, config=Config(drain_timeout=10))
+    sent: list[Any] = []
+    send_rest = trio.Event()
+
+    async def receive():
+        await trio.lowlevel.checkpoint()
+        if not send_rest.is_set():
+            await send_rest.wait()
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+        await trio.sleep_forever()
+
+    async def send(message):
+        await trio.lowlevel.checkpoint()
+        sent.append(message.get("status", message["type"]))
+
+    scope = {"type": "http", "method": "POST", "path": "/api/it", "http_version": "1.1", "headers": []}
+    async with trio.open_nursery() as nursery, app:
+        nursery.start_soon(app, scope, receive, send)
+        await wait_all_tasks_blocked()
+        app.shut_down()
+        send_rest.set()
+        await trio.sleep(2)
+        assert sent[0] == 200
+
+
+async def test_bytes_may_be_sent_before_the_stream_was_returned():
+    async def it() -> StreamingResponse:
+        async def produce(stream: ByteStream) -> None:
+            await stream.send(b" world")
+
+        stream = StreamingResponse.stream(produce)
+        await stream.send(b"hello")
+        return stream
+
+    async with open_client(serve(it)) as client:
+        assert (await client.get("/api/it")).body == b"hello world"
+
+
+async def test_a_response_cannot_stand_in_for_a_cancellation():
+    class Replaces(Middleware):
+        async def run_after(self, params, connection, error):
+            return Update(response="instead")
+
+    async def it() -> None:
+        await trio.sleep_forever()
+
+    app = serve(it, timeout=0, middleware=[Replaces()])
+    async with open_client(app) as client:
+        stream = client.stream("GET", "/api/it")
+        await wait_all_tasks_blocked()
+        stream.leave()
+        await stream.over.wait()
+        assert stream.status == 0
+
+
+async def test_a_close_that_the_client_has_been_told_stands_though_its_exception_goes_on(errors):
+    async def it() -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            try:
+                raise TypedError("passes through")
+            finally:
+                sse.close()
+                await wait_all_tasks_blocked()
+
+        return StreamingResponse.sse(produce)
+
+    async with open_client(serve(it)) as client:
+        assert (await client.get("/api/it")).body == b""
+    assert "passes through" in errors()[0]
