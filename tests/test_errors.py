@@ -82,9 +82,9 @@ def test_groups_are_opened_as_far_as_they_have_one_thing_in_them():
 
 
 def test_an_exception_without_a_text_is_survived():
-    class Odd(Exception):
+    class OddError(Exception):
         def __str__(self) -> str:
             raise ValueError("hidden")
 
-    assert "hidden" not in text_of(Odd())
-    assert "hidden" not in as_typed(Odd(), debug=True).message
+    assert "hidden" not in text_of(OddError())
+    assert "hidden" not in as_typed(OddError(), debug=True).message

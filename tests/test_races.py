@@ -784,11 +784,10 @@ async def test_a_call_whose_body_came_in_the_drain_may_still_finish(autojump_clo
     send_rest = trio.Event()
 
     async def receive():
-        await trio.lowlevel.checkpoint()
-        if not send_rest.is_set():
-            await send_rest.wait()
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-        await trio.sleep_forever()
+        if send_rest.is_set():
+            await trio.sleep_forever()
+        await send_rest.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
 
     async def send(message):
         await trio.lowlevel.checkpoint()
