@@ -11,6 +11,7 @@ from .inputs import SECRET
 from .uploads import UploadFile
 from .connection import Connection, ConnectionType
 from .middleware import Middleware, Update
+from .limits import RateLimit, RequireSession
 from .response import Response
 from .streaming import ByteStream, Event, EventStream, StreamingResponse
 from .errors import ErrorType, TypedError
@@ -29,6 +30,8 @@ __all__ = [
     "Keryx",
     "Mcp",
     "Middleware",
+    "RateLimit",
+    "RequireSession",
     "Response",
     "StreamingResponse",
     "Task",

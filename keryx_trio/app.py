@@ -25,6 +25,7 @@ from .connection import Connection
 from .errors import ErrorType, TypedError, text_of, unwrap
 from .middleware import Middleware
 from .routing import Router
+from .store import StoreUnavailable, make_store
 from .streaming import EventStream
 from .transports.http import HttpTransport
 
@@ -54,6 +55,7 @@ class Keryx:
     Args:
         actions: actions, or modules whose actions are taken.
         config: the settings; by default from the environment (`Config.from_env()`).
+        store: the URL of where sessions and counters live; by default `config.store`.
         middleware: runs around every action, outside the action's own.
         lifespan: `lifespan(app)` is an async context manager, entered before the first call and left after the last;
             what it yields is `app.state`.
@@ -74,11 +76,13 @@ class Keryx:
         actions: Iterable[Action[..., Any] | ModuleType] = (),
         *,
         config: Config | None = None,
+        store: str | None = None,
         middleware: Sequence[Middleware] = (),
         lifespan: Lifespan | None = None,
     ) -> None:
         self.config = config or Config.from_env()
         self.log = logs.Log(self.config.log)
+        self.store = make_store(store or self.config.store, self.log)
         self.connections: dict[str, Connection] = {}
         self.state: Any = None
         self._calls: set[Running] = set()  # what a shutdown must reach
@@ -246,7 +250,8 @@ class Keryx:
                 held = trio.Event()
                 self._nursery = await outer.start(self._hold_nursery, held)
                 try:
-                    async with _entered(self._lifespan, self) as self.state:
+                    async with self.store.open(), _entered(self._lifespan, self) as self.state:
+                        outer.start_soon(self._keep_sessions)
                         try:
                             yield self
                         finally:
@@ -266,6 +271,16 @@ class Keryx:
                 await trio.sleep_forever()
         finally:
             held.set()
+
+    async def _keep_sessions(self) -> None:
+        """Keep the sessions of open connections alive, however long their streams last."""
+        while True:
+            await trio.sleep(self.config.session.ttl / 3)
+            for connection in list(self.connections.values()):
+                try:
+                    await connection.session.keep_alive()
+                except StoreUnavailable:
+                    break  # the store has said so in the log; the next round tries again
 
     def shut_down(self) -> float:
         """Stop taking calls: streams end with their last words, plain calls may finish within `config.drain_timeout`.

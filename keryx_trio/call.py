@@ -214,6 +214,7 @@ class Call:
         self.connection.scope = CallScope(nursery, self.verdict, self._secrets)
         params = inputs.structure(self.raw, text=self.text)
         self._secrets.extend(inputs.secrets(params))  # a converter may have made others of them
+        await self.connection.session.load()
         middleware = self.app.middleware_of(self.action)
         value = await run_around(
             self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log

@@ -10,6 +10,7 @@ checked, its description is the reference.
 
 # No `from __future__ import annotations` here: the checks read the types of the fields.
 
+import ipaddress
 import math
 import os
 import re
@@ -21,6 +22,7 @@ import attrs
 PREFIX: Final = "KERYX"
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 class ConfigError(SystemExit, ValueError):
@@ -159,10 +161,29 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     return origins
 
 
+def _name(name: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise ValueError("be made of letters, digits, - and _")
+    return name
+
+
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) for name in names):
-        raise ValueError("be names, of letters, digits and -")
-    return names
+    return tuple(map(_name, names))
+
+
+def _above_zero(value: N) -> N:
+    if value == 0:
+        raise ValueError("be above zero")
+    return value
+
+
+def _networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise ValueError("be addresses or networks, such as 127.0.0.1 or 10.0.0.0/8") from None
+    return networks
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
@@ -211,6 +232,26 @@ class SecurityConfig:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class SessionConfig:
+    """The session of a client, and its cookie."""
+
+    ttl: float = setting(86_400.0, "How long a session lives after its last use, in seconds.", _above_zero)
+    cookie_name: str = setting("__session", "The name of its cookie.", _name)
+    same_site: Literal["strict", "lax", "none"] = setting("strict", "From which pages browsers send the cookie.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class RateLimitConfig:
+    """What `RateLimit()` allows where it is not told. Calls are counted in a sliding window."""
+
+    window: float = setting(60.0, "The length of the window, in seconds.", _above_zero)
+    limit: int = setting(20, "Calls in a window by one address.", _above_zero)
+    user_limit: int = setting(
+        200, "Calls in a window by one user: whoever has a `user_id` in the session.", _above_zero
+    )
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
 class CompressionConfig:
     """Compression of plain HTTP answers. Streams are never compressed."""
 
@@ -240,6 +281,14 @@ class Config:
     )
     drain_timeout: float = setting(10.0, "How long a shutdown waits for the calls that run, in seconds.")
     max_body_size: int = setting(10_485_760, "The largest body of a request, in bytes.")
+    store: str = setting(
+        "memory://", "Where sessions and counters live: memory://, sqlite:///app.db or redis://host:6379/0."
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (), "The proxies whose word on a client's address and scheme is taken: addresses or networks.", _networks
+    )
+    session: SessionConfig = attrs.field(factory=SessionConfig)
+    rate_limit: RateLimitConfig = attrs.field(factory=RateLimitConfig)
     log: LogConfig = attrs.field(factory=LogConfig)
     cors: CorsConfig = attrs.field(factory=CorsConfig)
     security: SecurityConfig = attrs.field(factory=SecurityConfig)

@@ -20,6 +20,7 @@ import trio
 from .errors import ErrorType, TypedError, unwrap
 from .middleware import run_around
 from .secrecy import Secrets
+from .session import Session
 from .streaming import StreamingResponse
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Peer:
     app: Keryx
     type: ConnectionType
     identifier: str
+    session: Session
     last_event_id: str | None = None
     rate_limit: Any = None
     id: str = attrs.field(factory=lambda: secrets.token_hex(16))
@@ -126,6 +128,8 @@ class CallScope:
     """Why the call was stopped, where that can be told: its timeout, or the shutdown."""
     secrets: Secrets
     """The secret inputs of the call and of those it made, so that nothing which leaves it shows them."""
+    nested: bool = False
+    """Whether another action made the call, and not the client itself."""
 
 
 class Connection:
@@ -188,6 +192,11 @@ class Connection:
         return self._peer.identifier
 
     @property
+    def session(self) -> Session:
+        """What the client's calls have in common; always there, and stored once something is put in."""
+        return self._peer.session
+
+    @property
     def last_event_id(self) -> str | None:
         """What a reconnecting EventSource sent as `Last-Event-ID`, or None."""
         return self._peer.last_event_id
@@ -223,7 +232,9 @@ class Connection:
         def verdict() -> BaseException | None:
             return timed_out(name, timeout) if clock.cancel_called else scope.verdict()
 
-        view = Connection(self._peer, self.correlation_id, CallScope(scope.nursery, verdict, scope.secrets))
+        view = Connection(
+            self._peer, self.correlation_id, CallScope(scope.nursery, verdict, scope.secrets, nested=True)
+        )
         try:
             with clock:
                 value = await run_around(action, app.middleware_of(action), values, view, verdict=verdict, log=app.log)

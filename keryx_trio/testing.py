@@ -156,18 +156,18 @@ class Stream:
         complete: None while the answer goes on; True after a clean end, False where it was cut.
     """
 
-    def __init__(self, nursery: trio.Nursery, app: Keryx, scope: dict[str, Any], body: bytes) -> None:
+    def __init__(self, client: Client, scope: dict[str, Any], body: bytes) -> None:
         self.status = 0
         self.headers = Headers([])
         self.reader = EventReader()
         self.complete: bool | None = None
-        self._app, self._scope, self._body = app, scope, body
+        self._client, self._scope, self._body = client, scope, body
         self._asked = self._told = False
         self._gone = trio.Event()
         self.over = trio.Event()
         self._send, self._receive = trio.open_memory_channel[dict[str, Any]](0)
         self._events: list[Received] = []
-        nursery.start_soon(self._run, name=f"{scope['method']} {scope['path']}")
+        client.nursery.start_soon(self._run, name=f"{scope['method']} {scope['path']}")
 
     def __repr__(self) -> str:
         return f"<Stream {self._scope['method']} {self._scope['path']}>"
@@ -244,11 +244,12 @@ class Stream:
             raise EOFError("the application ended without an answer")
         self.status = message["status"]
         self.headers = Headers(message["headers"])
+        self._client.keep_cookies(self.headers)
 
     async def _run(self) -> None:
         try:
             with self._send:
-                await self._app(self._scope, self._next_message, self._take_message)
+                await self._client.app(self._scope, self._next_message, self._take_message)
         finally:
             self.over.set()
 
@@ -275,8 +276,9 @@ class Client:
 
     def __init__(self, app: Keryx, nursery: trio.Nursery, headers: Mapping[str, str] | None) -> None:
         self.app = app
-        self._nursery = nursery
+        self.nursery = nursery
         self._headers = dict(headers or {})
+        self.cookies: dict[str, str] = {}
         self._streams: list[Stream] = []
 
     def stream(
@@ -303,6 +305,8 @@ class Client:
         """
         path, _, query = path.partition("?")
         fields = {"host": "testserver", **self._headers, **(headers or {})}
+        if self.cookies and "cookie" not in fields:
+            fields["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         if json is not None:
             content, kind = msgspec.json.encode(json), "application/json"
         elif form is not None:
@@ -326,7 +330,7 @@ class Client:
             "server": ("testserver", 80),
             "extensions": {},
         }
-        stream = Stream(self._nursery, self.app, scope, content or b"")
+        stream = Stream(self, scope, content or b"")
         self._streams = [each for each in self._streams if not each.over.is_set()] + [stream]
         return stream
 
@@ -346,6 +350,12 @@ class Client:
         """`request("POST", ...)`."""
         return await self.request("POST", path, **options)
 
+    def keep_cookies(self, headers: Headers) -> None:
+        """Keep what an answer sets, as browsers do; `client.cookies` may be changed at will."""
+        for field in headers.all("set-cookie"):
+            name, _, value = field.partition(";")[0].partition("=")
+            self.cookies[name.strip()] = value.strip()
+
     def shut_down(self) -> None:
         """Tell the application that its server stops, as a signal does."""
         self.app.shut_down()
@@ -361,7 +371,7 @@ class Client:
                 await stream.over.wait()
         calls = [stream for stream in self._streams if not stream.over.is_set()]
         if calls or self.app.connections:
-            self._nursery.cancel_scope.cancel()
+            self.nursery.cancel_scope.cancel()
             raise AssertionError(f"left behind: calls {calls}, connections {list(self.app.connections.values())}")
 
 

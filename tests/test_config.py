@@ -7,7 +7,16 @@ import re
 import attrs
 import pytest
 
-from keryx_trio.config import Config, ConfigError, CorsConfig, LogConfig, SecurityConfig, settings
+from keryx_trio.config import (
+    Config,
+    ConfigError,
+    CorsConfig,
+    LogConfig,
+    RateLimitConfig,
+    SecurityConfig,
+    SessionConfig,
+    settings,
+)
 
 
 def test_the_defaults_hold_where_nothing_is_set():
@@ -150,7 +159,11 @@ def test_every_setting_is_listed_with_its_variable_its_default_and_what_it_is():
 
 def test_every_listed_variable_is_read():
     texts = {bool: "true", float: "1", int: "1", str: "/x", tuple[str, ...]: "x"}
-    own = {"cors.allowed_origins": "https://a.test, https://b.test"}
+    own = {
+        "cors.allowed_origins": "https://a.test, https://b.test",
+        "trusted_proxies": "127.0.0.1, 10.0.0.0/8",
+        "session.cookie_name": "sid",
+    }
     for row in settings():
         with pytest.raises(ConfigError, match=f"^{row.env} must "):
             Config.from_env({row.env: "\x00"})
@@ -184,3 +197,19 @@ def test_what_no_header_can_carry_is_refused():
 def test_a_bad_setting_stops_a_start_without_a_traceback():
     with pytest.raises(SystemExit, match="ping"):
         Config(ping=-1)
+
+
+@pytest.mark.parametrize(
+    ("group", "setting", "bad"),
+    [
+        (SessionConfig, "ttl", 0),
+        (SessionConfig, "cookie_name", "a;b"),
+        (SessionConfig, "same_site", "sometimes"),
+        (RateLimitConfig, "limit", 0),
+        (RateLimitConfig, "window", 0),
+        (Config, "trusted_proxies", ("proxy.example",)),
+    ],
+)
+def test_what_sessions_and_limits_cannot_work_with_is_refused(group, setting, bad):
+    with pytest.raises(ConfigError, match=setting):
+        group(**{setting: bad})

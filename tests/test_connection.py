@@ -23,6 +23,7 @@ from keryx_trio import (
     Web,
 )
 from keryx_trio.connection import Peer
+from keryx_trio.session import Session
 from keryx_trio.testing import open_client
 
 
@@ -65,7 +66,7 @@ async def test_each_connection_has_an_id_of_its_own_whatever_the_cookie_says(app
 
 
 async def test_outside_a_call_a_connection_has_no_nursery(app):
-    connection = Connection(Peer(app, ConnectionType.WEB, "nobody"), "id")
+    connection = Connection(Peer(app, ConnectionType.WEB, "nobody", Session(app.store, app.config.session, None)), "id")
     with pytest.raises(RuntimeError, match="no call is running"):
         _ = connection.nursery
     assert "web nobody" in repr(connection)

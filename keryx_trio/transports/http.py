@@ -21,10 +21,12 @@ from ..errors import ErrorType, TypedError, as_typed
 from ..outbox import End, Outcome
 from ..response import BODILESS, Response
 from ..secrecy import SECRET_MARK
+from ..session import Session, presented_id
 from ..streaming import ByteStream, StreamingResponse
 from ..wire import headers as header_fields
 from ..wire import json, sse
 from ..wire.headers import Headers
+from ..wire.proxies import Proxies
 from . import http_inputs
 from .exchange import Exchange
 
@@ -47,6 +49,7 @@ class HttpTransport:
     def __init__(self, app: Keryx) -> None:
         self.app = app
         self.cors = header_fields.Cors(app.config.cors)
+        self.proxies = Proxies(app.config.trusted_proxies)
         self._security = header_fields.security(app.config.security)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
@@ -185,22 +188,28 @@ class HttpRequest:
         return b"allow", ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"]).encode()
 
     def _connection(self) -> Connection:
-        exchange = self._exchange
-        client = exchange.scope.get("client")
-        last_event_id = exchange.headers.get(b"last-event-id")
+        scope, headers, settings = self._exchange.scope, self._exchange.headers, self._app.config.session
+        client = scope.get("client")
+        origin = self._transport.proxies.origin(
+            client[0] if client else "local", secure=scope.get("scheme") == "https", headers=headers
+        )
+        last_event_id = headers.get(b"last-event-id")
         peer = Peer(
             app=self._app,
             type=ConnectionType.WEB,
-            identifier=client[0] if client else "local",
+            identifier=origin.address,
+            session=Session(self._app.store, settings, presented_id(headers.get(b"cookie"), settings.cookie_name)),
             last_event_id=last_event_id.decode("utf-8", "replace") if last_event_id else None,
         )
-        return Connection(peer, self._reply.correlation_id)
+        connection = Connection(peer, self._reply.correlation_id)
+        self._reply.connection, self._reply.secure = connection, origin.secure
+        return connection
 
 
 class HttpReply:
     """The answer to one request."""
 
-    __slots__ = ("_app", "_bytes", "_exchange", "base", "correlation_id")
+    __slots__ = ("_app", "_base", "_bytes", "_exchange", "connection", "correlation_id", "secure")
 
     watches = True
 
@@ -209,7 +218,23 @@ class HttpReply:
         self._exchange = exchange
         self._bytes = False
         self.correlation_id = header_fields.request_id(exchange.headers.get(b"x-request-id")) or secrets.token_hex(16)
-        self.base = transport.base_headers(exchange, self.correlation_id)
+        self._base = transport.base_headers(exchange, self.correlation_id)
+        self.connection: Connection | None = None
+        self.secure = False
+
+    @property
+    def base(self) -> Headers:
+        """The fields that stand on this answer whatever it is, as they are now that its head goes out."""
+        fields, connection = self._base, self.connection
+        if connection is None:
+            return fields
+        connection.session.sealed = True
+        cookie = connection.session.cookie(secure=self.secure)
+        if cookie is not None:
+            fields = [*fields, (b"set-cookie", cookie)]
+        if connection.rate_limit is not None:
+            fields = [*fields, *connection.rate_limit.headers()]
+        return fields
 
     @property
     def begun(self) -> bool:

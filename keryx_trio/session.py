@@ -1,0 +1,148 @@
+"""What a client's calls have in common: `connection.session`, behind a cookie and in the store.
+
+Owns: the session as an action sees it, its cookie, and the upkeep of sessions that are in use. Does not know: HTTP, or
+which store it is.
+
+Invariants: nothing is stored until something is put in. An id that the store does not know is never adopted. What is
+read is what the store would give back: values are JSON from the moment they are put in.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from .store import Store, StoreUnavailable
+from .wire import json
+
+if TYPE_CHECKING:
+    from .config import SessionConfig
+
+ID_BYTES: Final = 24
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{32}")
+
+
+class Session:
+    """Who is calling, beyond one call.
+
+    Attributes:
+        id: what the cookie carries; not the connection's id. It changes with `regenerate` and `destroy`.
+        stored: whether the store has it.
+        sealed: whether a cookie can no longer be sent (a stream's head is out, or it is a WebSocket).
+    """
+
+    __slots__ = ("_away", "_config", "_data", "_presented", "_store", "id", "sealed", "stored")
+
+    def __init__(self, store: Store, config: SessionConfig, presented: str | None) -> None:
+        self._store = store
+        self._config = config
+        self._presented = presented if presented is not None and _ID.fullmatch(presented) else None
+        self._data: dict[str, Any] = {}
+        self._away = False
+        self.id = _new_id()
+        self.stored = False
+        self.sealed = False
+
+    def __repr__(self) -> str:
+        return f"<Session {'stored' if self.stored else 'new'}>"
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What was put in, as JSON gives it back; change it with `update`.
+
+        Raises:
+            StoreUnavailable: the store could not be asked.
+        """
+        if self._away:
+            raise StoreUnavailable
+        return self._data
+
+    async def load(self) -> None:
+        """Find the session that the client's cookie names; a store that is away is told of where the data is used."""
+        if self._presented is None:
+            return
+        try:
+            values = await self._store.load_session(self._presented, self._config.ttl)
+        except StoreUnavailable:
+            self._away = True
+            self.id = self._presented
+            return
+        if values is not None:
+            self.id, self.stored = self._presented, True
+            self._data = {key: msgspec.json.decode(value) for key, value in values.items()}
+
+    async def update(self, **data: Any) -> None:
+        """Put values in, beside those that are there; the first ones make the session.
+
+        Two calls that update one session at the same time lose nothing of each other, except where both set one key.
+
+        Raises:
+            TypeError: a value that has no JSON form.
+            RuntimeError: the session was destroyed and its client can't be told of another one any more.
+            StoreUnavailable: the store cannot be reached.
+        """
+        if self.id == "":
+            raise RuntimeError("this session was destroyed, and no cookie for another one can be sent any more")
+        values = {key: json.encode(value) for key, value in data.items()}
+        await self._store.update_session(self.id, values, self._config.ttl)
+        self.stored = True
+        self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
+
+    async def regenerate(self) -> None:
+        """Give the session another id, as after a login, so that nobody who knew the old one shares it.
+
+        Raises:
+            RuntimeError: no cookie can be sent any more: the head of the answer is out, or this is a WebSocket.
+            StoreUnavailable: the store cannot be reached.
+        """
+        if self.sealed:
+            raise RuntimeError(
+                "the session's id cannot change any more: its cookie goes out with the head of the answer, and that is "
+                "out already; regenerate() before the stream is returned, in a plain HTTP call"
+            )
+        new = _new_id()
+        if self.stored:
+            await self._store.move_session(self.id, new, self._config.ttl)
+        self.id = new
+
+    async def destroy(self) -> None:
+        """Forget the session and everything in it, as after a logout.
+
+        Raises:
+            StoreUnavailable: the store cannot be reached.
+        """
+        await self._store.delete_session(self.id)
+        self._data, self.stored = {}, False
+        self.id = "" if self.sealed else _new_id()
+
+    async def keep_alive(self) -> None:
+        """Give a stored session its whole time to live again."""
+        if self.stored:
+            await self._store.touch_session(self.id, self._config.ttl)
+
+    def cookie(self, *, secure: bool) -> bytes | None:
+        """The value of `Set-Cookie` that tells the client its session; None where nothing is known of it now."""
+        if self._away:
+            return None
+        config = self._config
+        return (
+            f"{config.cookie_name}={self.id}; Max-Age={int(config.ttl)}; Path=/; HttpOnly; "
+            f"SameSite={config.same_site.title()}{'; Secure' if secure else ''}"
+        ).encode("latin-1")
+
+
+def presented_id(cookies: bytes | None, name: str) -> str | None:
+    """The value of the cookie `name` in a `Cookie` field (RFC 6265, section 4.2)."""
+    for pair in (cookies or b"").split(b";"):
+        key, _, value = pair.strip().partition(b"=")
+        if key == name.encode("latin-1"):
+            return value.strip(b'"').decode("latin-1")
+    return None
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(ID_BYTES)
