@@ -251,6 +251,7 @@ class Keryx:
                 self._nursery = await outer.start(self._hold_nursery, held)
                 try:
                     async with self.store.open(), _entered(self._lifespan, self) as self.state:
+                        self.log.info("sessions and counters live here", store=self.store.url)
                         outer.start_soon(self._keep_sessions)
                         try:
                             yield self

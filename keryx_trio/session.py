@@ -9,6 +9,7 @@ read is what the store would give back: values are JSON from the moment they are
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -82,15 +83,24 @@ class Session:
 
         Raises:
             TypeError: a value that has no JSON form.
-            RuntimeError: the session was destroyed and its client can't be told of another one any more.
+            RuntimeError: the session has ended and its client can't be told of another one any more.
             StoreUnavailable: the store cannot be reached.
         """
-        if self.id == "":
-            raise RuntimeError("this session was destroyed, and no cookie for another one can be sent any more")
         values = {key: json.encode(value) for key, value in data.items()}
-        await self._store.update_session(self.id, values, self._config.ttl)
+        if not await self._put(values):
+            self._forget()  # it ended while this call ran: what comes in now begins another one
+            await self._put(values)
         self.stored = True
         self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
+
+    async def _put(self, values: dict[str, bytes]) -> bool:
+        if self.id == "":
+            raise RuntimeError("this session has ended, and no cookie for another one can be sent any more")
+        return await self._store.update_session(self.id, values, self._config.ttl, create=not self.stored)
+
+    def _forget(self) -> None:
+        self._data, self.stored = {}, False
+        self.id = "" if self.sealed else _new_id()
 
     async def regenerate(self) -> None:
         """Give the session another id, as after a login, so that nobody who knew the old one shares it.
@@ -116,8 +126,7 @@ class Session:
             StoreUnavailable: the store cannot be reached.
         """
         await self._store.delete_session(self.id)
-        self._data, self.stored = {}, False
-        self.id = "" if self.sealed else _new_id()
+        self._forget()
 
     async def keep_alive(self) -> None:
         """Give a stored session its whole time to live again."""
@@ -130,7 +139,7 @@ class Session:
             return None
         config = self._config
         return (
-            f"{config.cookie_name}={self.id}; Max-Age={int(config.ttl)}; Path=/; HttpOnly; "
+            f"{config.cookie_name}={self.id}; Max-Age={math.ceil(config.ttl)}; Path=/; HttpOnly; "
             f"SameSite={config.same_site.title()}{'; Secure' if secure else ''}"
         ).encode("latin-1")
 

@@ -58,8 +58,12 @@ class Store(Protocol):
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """A session's values, each as JSON, and `ttl` seconds more of life for it; None where there is none."""
 
-    async def update_session(self, id: str, values: dict[str, bytes], ttl: float) -> None:  # noqa: A002
-        """Put values into a session, beside those it has; make it where there is none."""
+    async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
+        """Put values into a session, beside those it has.
+
+        Where there is none it is made, with `create`; else nothing happens and the answer is False: so that a session
+        which ended meanwhile stays ended.
+        """
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """Give a session another id; the old one is unknown from then on. Nothing where there is none."""

@@ -41,7 +41,9 @@ class MemoryStore:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Tie trio's clock to the time of day, of which the windows of counters are parts."""
+        """Start empty, and tie trio's clock to the time of day, of which the windows of counters are parts."""
+        self._sessions.clear()
+        self._counters.clear()
         self._epoch = time.time() - trio.current_time()
         yield
 
@@ -53,13 +55,16 @@ class MemoryStore:
         session.expires = trio.current_time() + ttl
         return dict(session.values)
 
-    async def update_session(self, id: str, values: dict[str, bytes], ttl: float) -> None:  # noqa: A002
+    async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
         """See `Store`."""
         session = await self._live(id)
         if session is None:
+            if not create:
+                return False
             session = self._sessions[id] = _Session({}, 0)
         session.values.update(values)
         session.expires = trio.current_time() + ttl
+        return True
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """See `Store`."""

@@ -36,9 +36,11 @@ if redis.call('PEXPIRE', KEYS[1], ARGV[1]) == 0 then return false end
 return redis.call('HGETALL', KEYS[1])
 """
 UPDATE: Final = b"""
+if ARGV[2] == '0' and redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], '', '')
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
-for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 3, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+return 1
 """
 MOVE: Final = b"""
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
@@ -91,10 +93,10 @@ class RedisStore:
         values = zip(fields[::2], fields[1::2], strict=True)
         return {name[len(VALUE) :].decode(): value for name, value in values if name}
 
-    async def update_session(self, id: str, values: dict[str, bytes], ttl: float) -> None:  # noqa: A002
+    async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
         """See `Store`."""
         fields = [part for key, value in values.items() for part in (VALUE + key.encode(), value)]
-        await self._run(UPDATE, [SESSION + id], _milliseconds(ttl), *fields)
+        return bool(await self._run(UPDATE, [SESSION + id], _milliseconds(ttl), int(create), *fields))
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """See `Store`."""

@@ -92,12 +92,14 @@ class SqliteStore:
 
         return await self._run(load)
 
-    async def update_session(self, id: str, values: dict[str, bytes], ttl: float) -> None:  # noqa: A002
+    async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
         """See `Store`."""
 
-        def update() -> None:
+        def update() -> bool:
             with self._writing() as (db, now):
                 db.execute("DELETE FROM session WHERE id = ? AND expires <= ?", (id, now))
+                if not create and db.execute("SELECT 1 FROM session WHERE id = ?", (id,)).fetchone() is None:
+                    return False
                 db.execute(
                     "INSERT INTO session VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires",
                     (id, now + ttl),
@@ -107,8 +109,9 @@ class SqliteStore:
                     "ON CONFLICT (session, key) DO UPDATE SET value = excluded.value",
                     [(id, key, value) for key, value in values.items()],
                 )
+            return True
 
-        await self._run(update)
+        return await self._run(update)
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """See `Store`."""

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from ..app import Keryx
 
 JSON: Final = (b"content-type", b"application/json")
-EVENT_STREAM: Final[Headers] = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
+STREAM: Final[Headers] = [(b"x-accel-buffering", b"no")]
+"""For proxies that would take all of a stream, and so hide how fast its reader is."""
+EVENT_STREAM: Final[Headers] = [(b"cache-control", b"no-cache, no-transform"), *STREAM]
 COMPRESSIBLE: Final = ("text/", "application/json", "application/javascript", "application/xml", "image/svg+xml")
 OWN_THREAD: Final = 64 * 1024
 """From this many bytes on compressing would hold up everybody else, so a thread does it."""
@@ -320,7 +322,7 @@ class HttpReply:
     async def open(self, stream: StreamingResponse, items: list[bytes]) -> None:
         """Send the head, at once, and what there is of the body."""
         self._bytes = isinstance(stream, ByteStream)
-        fields = self.base if self._bytes else self.base + EVENT_STREAM
+        fields = self.base + (STREAM if self._bytes else EVENT_STREAM)
         await self._exchange.start(200, header_fields.merged(fields, stream.headers))
         if self.declines():
             await self._exchange.finish()

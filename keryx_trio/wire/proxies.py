@@ -43,7 +43,9 @@ class Proxies:
         """
         if not self._networks or not self._trusts(peer):
             return Origin(peer, secure)
-        hops = _forwarded(headers[b"forwarded"]) if b"forwarded" in headers else _x_forwarded(headers)
+        # Most proxies set the older fields and pass on whatever a client says in the newer one: so those come first.
+        older = b"x-forwarded-for" in headers or b"forwarded" not in headers
+        hops = _x_forwarded(headers) if older else _forwarded(headers[b"forwarded"])
         for address, proto in reversed(hops):
             if proto is not None:
                 secure = proto == "https"

@@ -341,3 +341,11 @@ async def test_an_error_in_its_block_comes_out_as_it_is(url: str, log):
     with pytest.raises(KeyError, match="mine"):
         async with make_store(url, log).open():
             raise KeyError("mine")
+
+
+async def test_a_session_that_has_ended_is_made_again_only_where_that_is_asked_for(store: Store):
+    assert await store.update_session("a", {"x": b"1"}, TTL, create=False) is False
+    assert await store.load_session("a", TTL) is None
+    assert await store.update_session("a", {"x": b"1"}, TTL) is True
+    assert await store.update_session("a", {"y": b"2"}, TTL, create=False) is True
+    assert await store.load_session("a", TTL) == {"x": b"1", "y": b"2"}

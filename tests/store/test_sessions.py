@@ -194,8 +194,46 @@ async def test_a_stream_may_still_put_in_but_not_change_the_id(client: Client, c
     assert "cannot change any more" in caplog.text
     answer = await client.get("/api/stream?seconds=0.01&how=destroy")
     assert answer.events()[-1].event == "error"
-    assert "was destroyed" in caplog.text
+    assert "has ended" in caplog.text
     assert (await client.get("/api/read")).json() == {}
+
+
+async def test_a_session_that_ended_meanwhile_stays_ended_whatever_a_stream_puts_in(client: Client, caplog):
+    await client.post("/api/login")
+    before = client.cookies["__session"]
+    async with client.stream("GET", "/api/stream?seconds=0.2") as stream:
+        await stream.receive_event()
+        await client.post("/api/logout")
+        assert (await stream.receive_event()).event == "error"
+    assert "has ended" in caplog.text
+    client.cookies["__session"] = before
+    assert (await client.get("/api/read")).json() == {}
+
+
+async def test_a_plain_call_whose_session_ended_meanwhile_begins_another(client: Client):
+    begun, proceed = trio.Event(), trio.Event()
+
+    @client.app.action("slow", web=Web("/slow"))
+    async def slow(connection: Connection) -> Any:
+        begun.set()
+        await proceed.wait()
+        await connection.session.update(late=True)
+        return dict(connection.session.data)
+
+    await client.post("/api/login")
+    before = client.cookies["__session"]
+    async with trio.open_nursery() as nursery:
+        answers = []
+
+        async def call() -> None:
+            answers.append(await client.get("/api/slow"))
+
+        nursery.start_soon(call)
+        await begun.wait()
+        await client.post("/api/logout")
+        proceed.set()
+    assert answers[0].json() == {"late": True}
+    assert before not in answers[0].headers["set-cookie"]
 
 
 async def test_what_has_no_json_form_cannot_be_put_in(client: Client):

@@ -62,8 +62,8 @@ def test_forwarded_is_understood(field, address, secure):
     assert told(ONE, forwarded=field) == Origin(address, secure)
 
 
-def test_forwarded_wins_over_the_older_fields():
-    assert told(ONE, forwarded="for=1.1.1.1", x_forwarded_for="2.2.2.2").address == "1.1.1.1"
+def test_the_fields_that_proxies_set_win_over_the_one_that_they_pass_on():
+    assert told(ONE, forwarded="for=6.6.6.6", x_forwarded_for="2.2.2.2").address == "2.2.2.2"
 
 
 @pytest.mark.parametrize(
