@@ -1,7 +1,7 @@
 """The life of a call, from its inputs to its last byte.
 
-Owns: the scopes a call lives in, the delivery of its stream, why it ended, and what is said of that in the log.
-Does not know: how anything looks on the wire; a `Reply` does.
+Owns: the scopes a call lives in, the delivery of its stream, and why it ended. Does not know: how anything looks on the
+wire (a `Reply` does), or what is said of a call (its `Account` does).
 
 Three scopes have three meanings:
 
@@ -19,76 +19,29 @@ is told when it happens, however long the producer cleans up. Nothing is written
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from .account import Account
 from .connection import CallNursery, CallScope, timed_out
-from .errors import ErrorType, TypedError, as_typed, leaves, text_of, unwrap
-from .logs import Level
+from .errors import ErrorType, TypedError, leaves, unwrap
 from .middleware import run_around
-from .outbox import DONE, GONE, End, Item, Outcome, ReaderLeft, StreamEnded
-from .secrecy import Secrets
-from .streaming import CallContext, EventStream, StreamingResponse, Wire, call_context
-from .wire import json
+from .outbox import DONE, GONE, End, Outcome, ReaderLeft, StreamEnded
+from .reply import Reply
+from .streaming import CallContext, EventStream, StreamingResponse, call_context
 
 if TYPE_CHECKING:
     from .action import Action
     from .app import Keryx
     from .connection import Connection
 
-OURS: Final = ("type", "timestamp")
-"""The parts of an error's payload that nobody else has a say in."""
-
 _NOTHING: Final = object()
 """Stands for the value of an action that returned none, because it was cancelled."""
 
 LAST_WRITES: Final = 0.4
 """How long after the drain what is told at its end may still be written, in seconds."""
-
-
-class Reply(Wire, Protocol):
-    """How a transport answers one call. Each write is bounded by the transport.
-
-    Any method that writes raises trio.BrokenResourceError once the client is known to have left or to be stuck.
-    """
-
-    watches: bool
-    """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
-
-    @property
-    def ending(self) -> bool:
-        """Whether the last of the answer is being written: from then on a disconnect is the normal end."""
-
-    @property
-    def begun(self) -> bool:
-        """Whether any of the answer has been written."""
-
-    async def left(self) -> None:
-        """Return when the client has left."""
-
-    async def value(self, value: Any) -> None:
-        """Answer with a value. What has no form on the wire raises before anything is written."""
-
-    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
-        """Answer with an error."""
-
-    def declines(self) -> bool:
-        """Whether only the head of a stream is asked for (HEAD)."""
-
-    async def open(self, stream: StreamingResponse, items: list[Any]) -> None:
-        """Start a stream, with what it has sent by now."""
-
-    async def write(self, items: list[Any]) -> None:
-        """Write items of the stream, together."""
-
-    async def ping(self) -> None:
-        """Show that a quiet stream is alive."""
-
-    async def end(self, end: End, payload: Any) -> None:
-        """End the stream; `payload` is what a failed one tells, else None."""
 
 
 class Call:
@@ -106,25 +59,20 @@ class Call:
         origin: Mapping[str, str] | None = None,
     ) -> None:
         self.app = app
+        self.account = Account(app, action, connection, raw, origin or {})
         self.action = action
         self.connection = connection
         self.reply = reply
         self.raw = raw
         self.text = text
-        self.origin = origin or {}
         self.gone = trio.CancelScope()
         self.stop = trio.CancelScope()
         self.clock = trio.CancelScope(relative_deadline=app.timeout_of(action))
         self.cause: Outcome | None = None
         self.stream: StreamingResponse | None = None
-        self._secrets = Secrets()
         self._delivered = trio.Event()
         self._writing = False
         self._finished = False
-        self._logged = False
-        self._opened = time.perf_counter()
-        self._first: float | None = None
-        self._items = self._bytes = 0
 
     # What may happen to it, from outside
 
@@ -162,7 +110,7 @@ class Call:
                     await self._answer(outer)
                     outer.cancel_scope.cancel()
         except* Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
-            self._report("an error at the end of a call", error)
+            self.account.report("an error at the end of a call", error)
         finally:
             for stream in context.streams:  # nobody reads them any more: nobody may wait to send, nothing stays open
                 await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
@@ -197,7 +145,7 @@ class Call:
         except BaseException as raised:  # noqa: ASYNC103, BLE001 - mostly a group, of errors from the nursery's tasks
             failure = _contained(raised)
             if error is not None:
-                self._report("a task of a failed call failed too", failure)
+                self.account.report("a task of a failed call failed too", failure)
             error = error or failure
             self._failed(error)
         finally:
@@ -210,10 +158,10 @@ class Call:
     async def _invoke(self, nursery: CallNursery) -> Any:
         """From raw inputs to the action's value; a stream's source is ready to be read."""
         inputs = self.action.inputs
-        self._secrets.extend(inputs.secrets(self.raw))
-        self.connection.scope = CallScope(nursery, self.verdict, self._secrets)
+        self.account.secrets.extend(inputs.secrets(self.raw))
+        self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
         params = inputs.structure(self.raw, text=self.text)
-        self._secrets.extend(inputs.secrets(params))  # a converter may have made others of them
+        self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
         await self.connection.session.load()
         middleware = self.app.middleware_of(self.action)
         value = await run_around(
@@ -232,7 +180,7 @@ class Call:
             return
         stream.outbox.verdict = self._late_end
         self.stream = stream
-        self._log_call(Outcome.DONE)
+        self.account.call(Outcome.DONE)
         outer.start_soon(self._deliver, stream)
         if self.app.drain_deadline is not None:
             self._end_for_shutdown(stream)
@@ -267,7 +215,7 @@ class Call:
         """What the client is told: a deadline that fired first, or else what was raised."""
         verdict = self.verdict()
         if verdict is not None and error is not None and not _is_expected(error):
-            self._report("an error in a call that was being stopped", error)
+            self.account.report("an error in a call that was being stopped", error)
         return verdict or error
 
     async def _tell(self, value: Any, error: Exception | None) -> None:
@@ -292,7 +240,7 @@ class Call:
                 await self.reply.open(value, [])
             else:
                 await self.reply.value(value)
-            self._log_call(Outcome.DONE)
+            self.account.call(Outcome.DONE)
         except trio.BrokenResourceError:
             self._lose()
         except Exception as error:
@@ -303,10 +251,10 @@ class Call:
             self._delivered.set()
 
     async def _write_error(self, error: Exception) -> None:
-        typed, payload = self._told(error)
+        typed, payload = self.account.told(error)
         try:
             await self.reply.error(typed, payload)
-            self._log_call(self.cause or Outcome.ERROR, typed)
+            self.account.call(self.cause or Outcome.ERROR, typed)
         except trio.BrokenResourceError:
             self._lose()
 
@@ -317,13 +265,13 @@ class Call:
         try:
             items = outbox.take()
             await reply.open(stream, items)
-            self._count(items)
+            self.account.count(items)
             while True:
                 if outbox.release():
                     await trio.lowlevel.checkpoint()  # who was let in may fill the box again: fewer, larger writes
                 if items := outbox.take():
                     await reply.write(items)
-                    self._count(items)
+                    self.account.count(items)
                 elif (end := outbox.last_word()) is not None:
                     break
                 else:
@@ -335,19 +283,13 @@ class Call:
                             await reply.ping()
             payload = None
             if end.error is not None:
-                _, payload = self._told(end.error)
-                payload = payload if end.data is None else self._sendable(end.data)
+                _, payload = self.account.told(end.error)
+                payload = payload if end.data is None else self.account.sendable(end.data)
             await reply.end(end, payload)
         except trio.BrokenResourceError:
             self._lose()
         finally:
             self._delivered.set()
-
-    def _count(self, items: list[Item]) -> None:
-        if items and self._first is None:
-            self._first = time.perf_counter()
-        self._items += len(items)
-        self._bytes += sum(map(len, items))
 
     # Why it ended
 
@@ -385,89 +327,29 @@ class Call:
         self.stop.cancel()
         stream.outbox.finish(self._end_of(None))
 
-    # What is said of it
-
-    def _told(self, error: BaseException) -> tuple[TypedError, dict[str, Any]]:
-        """What the client is told of `error`; what it is not told goes to the log."""
-        debug = self.app.config.debug
-        typed = as_typed(error, debug=debug)
-        if typed is not unwrap(error):
-            self._report("the action failed", error)
-        payload = typed.payload()
-        if debug:
-            payload["stack"] = self._secrets.traceback(typed.__cause__ or typed)
-        # Not its type and its time: a short secret would mangle them, and so give itself away.
-        told = {key: self._sendable(value, keys=key == "value") for key, value in payload.items() if key not in OURS}
-        return typed, payload | told
-
-    def _sendable(self, value: Any, *, keys: bool = True) -> Any:
-        """What an error says, without secrets; an odd value in words, since the error must get through."""
-        try:
-            json.encode(value)
-            return self._secrets.hide_in(value, keys=keys)
-        except Exception:  # noqa: BLE001 - odd values raise anything
-            return self._secrets.hide(text_of(value, repr))
-
-    def _report(self, message: str, error: BaseException) -> None:
-        self.app.log.exception(
-            message,
-            unwrap(error),
-            secrets=self._secrets,
-            action=self.action.name,
-            correlation_id=self.connection.correlation_id,
-        )
+    # What the log is told of its end
 
     def _report_untold(self) -> None:
         """A failure that its stream's client was to be told, and was not, since the call was cancelled from outside."""
         outbox = None if self.stream is None else self.stream.outbox
         error = outbox.end.error if outbox is not None and outbox.end is not None and not outbox.told else None
         if error is not None and not _is_expected(error):
-            self._report("an error that nobody could be told", error)
+            self.account.report("an error that nobody could be told", error)
 
     def _report_late(self, error: Exception) -> None:
         """An error that came after the client's last word: in the log, unless it only says that the stream ended."""
         end = None if self.stream is None else self.stream.outbox.end
         was_told = end is not None and end.error is not None and unwrap(end.error) is unwrap(error)
         if not was_told and self.verdict() is None and not all(_is_end(leaf) for leaf in leaves(error)):
-            self._report("an error after the end of the answer", error)
-
-    def _log_call(self, outcome: Outcome, error: TypedError | None = None) -> None:
-        self._logged = True
-        level: Level = "error" if outcome is Outcome.ERROR and error is not None and error.is_ours else "info"
-        if self.app.log.enabled(level):
-            self.app.log.call(
-                level,
-                action=self.action.name,
-                transport=self.connection.type.value,
-                status="ok" if outcome is Outcome.DONE else outcome.value,
-                duration=self._milliseconds(time.perf_counter()),
-                correlation_id=self.connection.correlation_id,
-                identifier=self.connection.identifier,
-                method=self.origin.get("method"),
-                url=self.origin.get("url"),
-                params=self.action.inputs.redact(self.raw),
-                error=None if error is None else self._secrets.hide(error.message),
-                error_type=None if error is None else error.type.value,
-            )
+            self.account.report("an error after the end of the answer", error)
 
     def _log_end(self) -> None:
-        if not self._logged:  # not even an answer was begun
-            self._log_call(self.cause or Outcome.SHUTDOWN)
+        if not self.account.begun:  # not even an answer was
+            self.account.call(self.cause or Outcome.SHUTDOWN)
         elif self.stream is not None:
             end = self.stream.outbox.end
-            self.app.log.stream(
-                action=self.action.name,
-                transport=self.connection.type.value,
-                outcome=(end.outcome if end is not None else self.cause or Outcome.SHUTDOWN).value,
-                events=max(0, self._items - self.stream.comments),
-                bytes=self._bytes,
-                duration=self._milliseconds(time.perf_counter()),
-                time_to_first_event=self._first and self._milliseconds(self._first),
-                correlation_id=self.connection.correlation_id,
-            )
-
-    def _milliseconds(self, moment: float) -> float:
-        return (moment - self._opened) * 1000
+            outcome = end.outcome if end is not None else self.cause or Outcome.SHUTDOWN
+            self.account.stream(outcome, self.stream.comments)
 
 
 def _contained(raised: BaseException) -> Exception:

@@ -1,0 +1,54 @@
+"""What a transport must be able to say, so that a call can be answered through it.
+
+Owns: the one protocol between calls and transports. Does not know: either of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from .errors import TypedError
+from .outbox import End
+from .streaming import StreamingResponse, Wire
+
+
+class Reply(Wire, Protocol):
+    """How a transport answers one call. Each write is bounded by the transport.
+
+    Any method that writes raises trio.BrokenResourceError once the client is known to have left or to be stuck.
+    """
+
+    watches: bool
+    """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
+
+    @property
+    def ending(self) -> bool:
+        """Whether the last of the answer is being written: from then on a disconnect is the normal end."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether any of the answer has been written."""
+
+    async def left(self) -> None:
+        """Return when the client has left."""
+
+    async def value(self, value: Any) -> None:
+        """Answer with a value. What has no form on the wire raises before anything is written."""
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
+        """Answer with an error."""
+
+    def declines(self) -> bool:
+        """Whether only the head of a stream is asked for (HEAD)."""
+
+    async def open(self, stream: StreamingResponse, items: list[Any]) -> None:
+        """Start a stream, with what it has sent by now."""
+
+    async def write(self, items: list[Any]) -> None:
+        """Write items of the stream, together."""
+
+    async def ping(self) -> None:
+        """Show that a quiet stream is alive."""
+
+    async def end(self, end: End, payload: Any) -> None:
+        """End the stream; `payload` is what a failed one tells, else None."""
