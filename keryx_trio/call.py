@@ -160,9 +160,9 @@ class Call:
         inputs = self.action.inputs
         self.account.secrets.extend(inputs.secrets(self.raw))
         self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
+        await self.connection.session.load()
         params = inputs.structure(self.raw, text=self.text)
         self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
-        await self.connection.session.load()
         middleware = self.app.middleware_of(self.action)
         value = await run_around(
             self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log

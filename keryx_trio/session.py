@@ -36,7 +36,7 @@ class Session:
         sealed: whether a cookie can no longer be sent (a stream's head is out, or it is a WebSocket).
     """
 
-    __slots__ = ("_away", "_config", "_data", "_presented", "_store", "id", "sealed", "stored")
+    __slots__ = ("_away", "_config", "_data", "_known", "_presented", "_store", "id", "sealed", "stored")
 
     def __init__(self, store: Store, config: SessionConfig, presented: str | None) -> None:
         self._store = store
@@ -44,6 +44,7 @@ class Session:
         self._presented = presented if presented is not None and _ID.fullmatch(presented) else None
         self._data: dict[str, Any] = {}
         self._away = False
+        self._known = self._presented is None  # whether the store has been asked, where there is something to ask for
         self.id = _new_id()
         self.stored = False
         self.sealed = False
@@ -70,8 +71,8 @@ class Session:
             values = await self._store.load_session(self._presented, self._config.ttl)
         except StoreUnavailable:
             self._away = True
-            self.id = self._presented
             return
+        self._known, self._away = True, False
         if values is not None:
             self.id, self.stored = self._presented, True
             self._data = {key: msgspec.json.decode(value) for key, value in values.items()}
@@ -87,11 +88,19 @@ class Session:
             StoreUnavailable: the store cannot be reached.
         """
         values = {key: json.encode(value) for key, value in data.items()}
+        await self._found()
         if not await self._put(values):
             self._forget()  # it ended while this call ran: what comes in now begins another one
             await self._put(values)
         self.stored = True
         self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
+
+    async def _found(self) -> None:
+        """Ask again where the store was away: a change must not be made to an id that nobody has looked up."""
+        if self._away:
+            await self.load()
+        if self._away:
+            raise StoreUnavailable
 
     async def _put(self, values: dict[str, bytes]) -> bool:
         if self.id == "":
@@ -114,6 +123,7 @@ class Session:
                 "the session's id cannot change any more: its cookie goes out with the head of the answer, and that is "
                 "out already; regenerate() before the stream is returned, in a plain HTTP call"
             )
+        await self._found()
         new = _new_id()
         if self.stored:
             await self._store.move_session(self.id, new, self._config.ttl)
@@ -125,6 +135,7 @@ class Session:
         Raises:
             StoreUnavailable: the store cannot be reached.
         """
+        await self._found()
         await self._store.delete_session(self.id)
         self._forget()
 
@@ -134,8 +145,11 @@ class Session:
             await self._store.touch_session(self.id, self._config.ttl)
 
     def cookie(self, *, secure: bool) -> bytes | None:
-        """The value of `Set-Cookie` that tells the client its session; None where nothing is known of it now."""
-        if self._away:
+        """The value of `Set-Cookie` that tells the client its session.
+
+        None where nothing is known of the session that it has named: it keeps that one.
+        """
+        if not self._known:
             return None
         config = self._config
         return (

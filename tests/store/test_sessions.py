@@ -158,6 +158,23 @@ async def test_a_logout_forgets_everything(client: Client):
     assert (await client.get("/api/read")).json() == {}
 
 
+@pytest.mark.parametrize(
+    ("path", "options", "status"),
+    [
+        ("/api/put", {"json": {}}, 422),
+        ("/api/put", {"content": b"{", "headers": {"content-type": "application/json"}}, 400),
+        ("/api/put", {"content": b"", "headers": {"content-length": "99999999999"}}, 413),
+        ("/api/nothing", {}, 404),
+    ],
+)
+async def test_an_error_does_not_log_anybody_out(client: Client, path, options, status):
+    await client.post("/api/login")
+    before = client.cookies["__session"]
+    assert (await client.post(path, **options)).status == status
+    assert client.cookies["__session"] == before
+    assert (await client.get("/api/read")).json() == {"user_id": 7}
+
+
 async def test_a_session_ends_some_time_after_its_last_use(autojump_clock):
     async with open_client(make_app(Config(session=SessionConfig(ttl=100)))) as client:
         await client.post("/api/put", json={"key": "a", "value": 1})
@@ -286,6 +303,43 @@ async def test_what_needs_no_store_goes_on_while_it_is_away_and_what_does_gets_5
     assert client.cookies["__session"] == cookie
     client.app.store.away = False
     assert (await client.get("/api/read")).json() == {"user_id": 7}
+
+
+async def test_an_id_that_could_not_be_looked_up_is_not_adopted_when_the_store_is_back(client: Client):
+    store = client.app.store
+
+    @client.app.action("later", web=Web("/later"))
+    async def later(connection: Connection) -> Any:
+        with pytest.raises(StoreUnavailable):
+            await connection.session.update(a=1)
+        store.away = False
+        await connection.session.update(a=1)
+        return connection.session.id
+
+    planted = "A" * 32
+    client.cookies["__session"] = planted
+    store.away = True
+    assert (await client.get("/api/later")).json() != planted
+    assert await store.load_session(planted, 10) is None
+
+
+async def test_a_session_whose_store_was_away_for_a_moment_is_found_when_it_is_changed(client: Client):
+    store = client.app.store
+
+    @client.app.action("later", web=Web("/later"))
+    async def later(connection: Connection, how: str) -> Any:
+        store.away = False
+        if how == "update":
+            await connection.session.update(a=1)
+        else:
+            await getattr(connection.session, how)()
+        return dict(connection.session.data)
+
+    await client.post("/api/login")
+    for how, data in (("update", {"user_id": 7, "a": 1}), ("regenerate", {"user_id": 7, "a": 1}), ("destroy", {})):
+        store.away = True
+        assert (await client.get(f"/api/later?how={how}")).json() == data
+    assert (await client.get("/api/read")).json() == {}
 
 
 async def test_a_stream_outlives_a_store_that_is_away_for_a_while(autojump_clock):
