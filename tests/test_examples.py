@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -318,6 +319,7 @@ trio.run(main)
 """
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps to read what a process takes")
 async def test_a_million_rows_take_no_more_memory_than_a_few(export_db, tmp_path: Path):
     server = await trio.lowlevel.open_process(
         [sys.executable, "-c", SERVER],

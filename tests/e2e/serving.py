@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -32,6 +33,9 @@ needs_server = pytest.mark.xfail(
     strict=False, reason="plain hypercorn does not do this: the package's server part will"
 )
 """Stands on what no application can keep without mending its server."""
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ import trio
 from keryx_trio import Config, EventStream, Keryx, StreamingResponse, UploadFile, Web
 from tests.e2e.raw import Raw, open_raw
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import Server, needs_server, serve
+from tests.e2e.serving import Server, needs_curl, needs_server, serve
 
 LIMIT = 100_000
 LARGE = b"x" * 20_000_000
@@ -275,6 +275,7 @@ class _AnyError:
 ANY_ERROR = _AnyError()
 
 
+@needs_curl
 async def test_curl_uploads_what_it_may_and_is_told_where_it_may_not() -> None:
     async with serve(make_app()) as server:
         for size, status in ((1000, "200"), (5_000_000, "413")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +13,7 @@ import pytest
 import trio
 
 from tests.e2e.browser import CHROMIUM, DRIVER, open_browser
-from tests.e2e.serving import serve_process
+from tests.e2e.serving import needs_curl, serve_process
 
 QUESTION = "/api/chat/stream?prompt=what+is+a+lambda&pace=0.02"
 COLLECT = """
@@ -26,7 +25,7 @@ source.addEventListener("done", event => window.done = event.data);
 """
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@needs_curl
 async def test_curl_shows_the_tokens_as_they_come(measured: Callable[[str], None]) -> None:
     async with serve_process("examples.chat:app") as server:
         url = f"{server.url}{QUESTION}"

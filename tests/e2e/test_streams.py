@@ -11,7 +11,7 @@ from httpx_sse import EventSource, aconnect_sse
 
 from keryx_trio import ByteStream, Config, Connection, Event, EventStream, Keryx, StreamingResponse, Web
 from tests.e2e.raw import open_raw
-from tests.e2e.serving import serve
+from tests.e2e.serving import needs_curl, serve
 
 VERSIONS = pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 
@@ -209,6 +209,7 @@ async def test_a_client_of_http_1_0_gets_the_stream_until_the_connection_closes(
     assert body == b"data: hi\n\n"
 
 
+@needs_curl
 async def test_curl_prints_events_as_they_come() -> None:
     app = Keryx()
     printed = trio.Event()
