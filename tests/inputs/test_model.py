@@ -1,4 +1,5 @@
 # ruff: noqa: PYI061 - a Literal with None in it is what is tested
+import contextlib
 import copy
 import dataclasses
 import datetime as dt
@@ -1206,7 +1207,8 @@ def test_a_secret_is_a_str_that_does_not_show_itself():
     assert (secret, hash(secret), f"{secret}", str(secret)) == (PASSWORD, hash(PASSWORD), PASSWORD, PASSWORD)
     assert json.loads(json.dumps(secret)) == PASSWORD
     assert msgspec.json.decode(msgspec.json.encode(secret, enc_hook=str)) == PASSWORD
-    assert sqlite3.connect(":memory:").execute("select ?", (secret,)).fetchone() == (PASSWORD,)
+    with contextlib.closing(sqlite3.connect(":memory:")) as db:
+        assert db.execute("select ?", (secret,)).fetchone() == (PASSWORD,)
     assert {type(same) for same in (pickle.loads(pickle.dumps(secret)), copy.copy(secret), copy.deepcopy(secret))} == {
         Secret
     }
