@@ -614,9 +614,10 @@ def nested(depth: int) -> Any:
 
 
 def test_input_that_is_nested_too_deeply_is_a_fault_and_no_crash():
-    key, message = fault(Node, nested(100_000))
-    assert key.startswith("x")
-    assert message == "is nested too deeply"
+    error = faults_of(Node, nested(100_000))
+    # Python may run out of depth at a value and at what stands beside it, so there may be two.
+    assert all(key.startswith("x") for key, _ in error.errors)
+    assert {message for _, message in error.errors} == {"is nested too deeply"}
     assert text_fault(Node, "[" * 100_000) in {"is nested too deeply", "is not valid JSON"}
 
 
