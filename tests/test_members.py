@@ -12,6 +12,8 @@ from examples import members
 from keryx_trio.store.memory import MemoryStore
 from keryx_trio.testing import Answer, Client, open_client
 
+pytestmark = pytest.mark.usefixtures("far_from_an_edge")
+
 PASSWORD = "analytical-engine"
 
 

@@ -11,6 +11,8 @@ from keryx_trio import Config, Connection, EventStream, Keryx, RateLimit, Requir
 from keryx_trio.config import RateLimitConfig
 from keryx_trio.testing import Answer, open_client
 
+pytestmark = pytest.mark.usefixtures("far_from_an_edge")
+
 LIMIT = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
 
 
@@ -120,7 +122,7 @@ async def test_of_200_calls_at_once_at_a_limit_of_100_exactly_100_get_through(ur
 
 
 async def test_the_defaults_come_from_the_settings(url):
-    config = Config(rate_limit=RateLimitConfig(limit=2, window=5))
+    config = Config(rate_limit=RateLimitConfig(limit=2, window=30))
     async with open_client(make_app(RateLimit(), config=config, url=url)) as client:
         assert [(await client.get("/api/it")).status for _ in range(3)] == [200, 200, 429]
 
