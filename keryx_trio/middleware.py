@@ -152,7 +152,7 @@ async def _run_after(
     error: BaseException | None,
     log: Log,
 ) -> Update | None:
-    with trio.CancelScope(deadline=trio.current_time() + AFTER_SECONDS, shield=True):
+    with trio.move_on_after(AFTER_SECONDS, shield=True):
         return await middleware.run_after(params, connection, error)
     log.warning("run_after was stopped", middleware=type(middleware).__name__, after=AFTER_SECONDS)
     return None

@@ -153,7 +153,8 @@ class HttpRequest:
         except TypedError as error:
             await self._refuse(error)
             return
-        origin = {"method": self._exchange.method, "url": self._shown_path()}
+        shown = self._shown_path() if path else self._exchange.raw_path  # a fixed path has no input to hide
+        origin = {"method": self._exchange.method, "url": shown}
         text = frozenset(raw.text)
         self._call = Call(self._app, action, connection, self._reply, raw.values, text=text, origin=origin)
         try:
