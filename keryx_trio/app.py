@@ -9,6 +9,7 @@ Invariant: everything hangs on the app. Nothing is global, so two apps in one pr
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -27,7 +28,9 @@ from .middleware import Middleware
 from .routing import Router
 from .store import StoreUnavailable, make_store
 from .streaming import EventStream
+from .transports.files import Folder
 from .transports.http import HttpTransport
+from .transports.websocket import WebSocketTransport
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,6 +99,7 @@ class Keryx:
         self._nursery: trio.Nursery | None = None
         self._running: AbstractAsyncContextManager[Self] | None = None
         self._http = HttpTransport(self)
+        self._websocket = WebSocketTransport(self)
         for each in actions:
             self.add(each)
 
@@ -163,6 +167,22 @@ class Keryx:
                 raise ValueError(f"action {added.name}: {method} {route} is taken by action {taken.name}")
         self._actions[added.name] = added
         self._around[added.name] = (*self._middleware, *added.middleware)
+
+    def static(self, prefix: str, directory: str | os.PathLike[str]) -> None:
+        """Serve the files of a folder below `prefix`, to GET and HEAD: a page, its styles and scripts.
+
+        A folder is answered by its `index.html`. Files carry the standard headers, an `ETag`, and answer ranges. What
+        lies outside, behind a link as much as behind `..`, is not served, nor is what is hidden (`.git`). Actions win.
+
+        Args:
+            prefix: a path, such as `/` or `/assets`.
+            directory: where the files are.
+
+        Raises:
+            ValueError: a malformed prefix, or one that another folder has.
+            NotADirectoryError: there is no such folder.
+        """
+        self._http.add_folder(Folder(prefix, directory))
 
     # What calls ask
 
@@ -335,8 +355,7 @@ class Keryx:
         elif kind == "http":
             await self._http(scope, receive, send)
         else:
-            await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": "no WebSocket here"})
+            await self._websocket(scope, receive, send)
 
     async def _serve_lifespan(self, receive: Any, send: Any) -> None:
         stage = "startup"

@@ -6,7 +6,7 @@ wire (a `Reply` does), or what is said of a call (its `Account` does).
 Three scopes have three meanings:
 
     gone    the client has left: everything dies, and nobody is told anything any more
-    stop    the server stops the call: there is a last word
+    stop    the server shuts down, or the client wants no more of this call: there is a last word
     clock   the timeout: there is a last word too, the timeout's error
 
 The nursery lent to the action (`connection.nursery`) is inside all three. Delivery is inside `gone` only, beside the
@@ -28,7 +28,7 @@ from .account import Account
 from .connection import CallNursery, CallScope, timed_out
 from .errors import ErrorType, TypedError, leaves, unwrap
 from .middleware import run_around
-from .outbox import DONE, GONE, End, Outcome, ReaderLeft, StreamEnded
+from .outbox import CANCELLED, DONE, GONE, End, Outcome, ReaderLeft, StreamEnded
 from .reply import Reply
 from .streaming import CallContext, EventStream, StreamingResponse, call_context
 
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from .action import Action
     from .app import Keryx
     from .connection import Connection
+
+STOPPED: Final = (Outcome.TIMEOUT, Outcome.SHUTDOWN, Outcome.CANCELLED)
+"""How a call ends that is stopped from outside, and still has a last word."""
 
 _NOTHING: Final = object()
 """Stands for the value of an action that returned none, because it was cancelled."""
@@ -86,6 +89,14 @@ class Call:
         self.gone.cancel()  # first: who waits in a send is cancelled there, and not let go as if it had sent
         if self.stream is not None:
             self.stream.outbox.finish(GONE)
+
+    def cancel(self) -> None:
+        """The client wants no more of it; nothing, where it has been answered in full."""
+        if not self.reply.ending:
+            self._note(Outcome.CANCELLED)
+            self.stop.cancel()
+            if self.stream is not None:
+                self.stream.outbox.finish(CANCELLED)
 
     def shut_down(self, deadline: float) -> None:
         """The server stops: a stream ends now, a plain call may finish until `deadline`, and every write is bounded."""
@@ -174,7 +185,7 @@ class Call:
 
     async def _produce(self, stream: StreamingResponse, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Produce a stream while it is delivered; ends when its producer has."""
-        if self.verdict() is not None or self.reply.declines():
+        if self._stopped() or self.reply.declines():
             await stream.discard()
             self._finish(user)
             return
@@ -192,7 +203,7 @@ class Call:
 
     async def _keep_for(self, value: Any, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Where tasks of the call still run, they live until its plain value is written."""
-        if self.verdict() is None and user.child_tasks:
+        if user.child_tasks and not self._stopped():
             self.clock.deadline = math.inf
             # Written by a task outside the nursery: one of the call's tasks that fails now must not cut the answer.
             self._writing = True
@@ -212,11 +223,12 @@ class Call:
             self.stream.fail(error, self._end_of(error))
 
     def _decided(self, error: Exception | None) -> Exception | None:
-        """What the client is told: a deadline that fired first, or else what was raised."""
-        verdict = self.verdict()
-        if verdict is not None and error is not None and not _is_expected(error):
+        """What the client is told: why the call was stopped, where that came first, or else what was raised."""
+        if not self._stopped():
+            return error
+        if error is not None and not _is_expected(error):
             self.account.report("an error in a call that was being stopped", error)
-        return verdict or error
+        return self.verdict() or cancelled()
 
     async def _tell(self, value: Any, error: Exception | None) -> None:
         """The last word, from outside all that could have been cancelled."""
@@ -281,11 +293,11 @@ class Call:
                             outbox.finish(DONE)  # the verdict makes it the timeout's end
                         else:
                             await reply.ping()
-            payload = None
+            payload = data = None
             if end.error is not None:
                 _, payload = self.account.told(end.error)
-                payload = payload if end.data is None else self.account.sendable(end.data)
-            await reply.end(end, payload)
+                data = payload if end.data is None else self.account.sendable(end.data)
+            await reply.end(end, payload, data)
         except trio.BrokenResourceError:
             self._lose()
         finally:
@@ -304,10 +316,16 @@ class Call:
             timeout = self.clock.deadline <= self.stop.deadline
         return Outcome.TIMEOUT if timeout else Outcome.SHUTDOWN if shutdown else None
 
-    def verdict(self) -> TypedError | None:
-        """Why the call was stopped, as its client is told; None where it was not, or where nobody is left to tell."""
+    def _stopped(self) -> bool:
+        """Whether the call was ended from outside, with a last word that is not the action's."""
         if self.cause is None:
             self.cause = self._fired()
+        return self.cause in STOPPED
+
+    def verdict(self) -> TypedError | None:
+        """Why the call was stopped, as an error; None where it was not, or where its client did it."""
+        if not self._stopped():
+            return None
         if self.cause is Outcome.TIMEOUT:
             return timed_out(self.action.name, self.app.timeout_of(self.action))
         if self.cause is Outcome.SHUTDOWN:
@@ -316,10 +334,11 @@ class Call:
 
     def _late_end(self) -> End | None:
         """The end of a stream whose timeout has fired, whatever its producer does with the cancellation."""
-        return self._end_of(None) if self.clock.cancel_called and self.verdict() else None
+        return self._end_of(None) if self.clock.cancel_called and self._stopped() else None
 
     def _end_of(self, error: Exception | None) -> End:
-        error = self.verdict() or error
+        if self._stopped():
+            error = self.verdict()
         return End(self.cause or Outcome.ERROR, error)
 
     def _end_for_shutdown(self, stream: StreamingResponse) -> None:
@@ -340,7 +359,7 @@ class Call:
         """An error that came after the client's last word: in the log, unless it only says that the stream ended."""
         end = None if self.stream is None else self.stream.outbox.end
         was_told = end is not None and end.error is not None and unwrap(end.error) is unwrap(error)
-        if not was_told and self.verdict() is None and not all(_is_end(leaf) for leaf in leaves(error)):
+        if not (was_told or self._stopped() or all(_is_end(leaf) for leaf in leaves(error))):
             self.account.report("an error after the end of the answer", error)
 
     def _log_end(self) -> None:
@@ -370,6 +389,11 @@ def _contained(raised: BaseException) -> Exception:
 def shutting_down() -> TypedError:
     """What a client is told whom a shutdown has stopped, or who came too late."""
     return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
+
+
+def cancelled() -> TypedError:
+    """What a client is told that has cancelled a call which was to answer with a value."""
+    return TypedError("the call was cancelled by its client")
 
 
 def _is_end(error: BaseException) -> bool:

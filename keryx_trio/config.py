@@ -252,6 +252,28 @@ class RateLimitConfig:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class WebSocketConfig:
+    """What one WebSocket may ask for, and which pages may open one."""
+
+    enabled: bool = setting(True, "Whether sockets are served at all. On one every action can be called by its name.")
+    max_calls: int = setting(
+        32, "How many calls of one socket run at once; as many again wait, and the next is refused.", _above_zero
+    )
+    max_message_size: int = setting(
+        65_536, "The largest message of a client, in bytes; a larger one ends the socket.", _above_zero
+    )
+    max_messages_per_second: int = setting(
+        0, "How many messages of one socket are taken in a second, cancels not counted; 0 for no limit."
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (),
+        "The origins whose pages may open a socket, beside the server's own and those that CORS names; * is any, "
+        "without the session.",
+        _origins,
+    )
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
 class CompressionConfig:
     """Compression of plain HTTP answers. Streams are never compressed."""
 
@@ -293,6 +315,7 @@ class Config:
     cors: CorsConfig = attrs.field(factory=CorsConfig)
     security: SecurityConfig = attrs.field(factory=SecurityConfig)
     compression: CompressionConfig = attrs.field(factory=CompressionConfig)
+    websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:

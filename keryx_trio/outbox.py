@@ -3,7 +3,8 @@
 Owns: who waits for room, in which order, and how a stream ends. Does not know: what the items are, who reads them.
 
 Invariants:
-1. What is held, the batch being written included, is at most 64 items and 256 KiB, or one larger item.
+1. What is held, the batch being written included, is at most 64 items and 256 KiB, or one larger item. A wire that many
+   streams share allows each of them less.
 2. Senders get their turn in the order in which they came.
 3. The first end wins, and it does not queue: what was accepted before it still goes out, nothing after it does.
 4. `finish` never waits, so it is at home in a `finally` under cancellation.
@@ -40,6 +41,7 @@ class Outcome(enum.Enum):
     DONE = "done"
     ERROR = "error"
     GONE = "client gone"
+    CANCELLED = "cancelled"
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
 
@@ -56,6 +58,7 @@ class End:
 
 DONE: Final = End(Outcome.DONE)
 GONE: Final = End(Outcome.GONE)
+CANCELLED: Final = End(Outcome.CANCELLED)
 
 
 class StreamEnded(trio.ClosedResourceError):
@@ -85,6 +88,7 @@ class Outbox:
         "_written",
         "end",
         "held",
+        "limit",
         "size",
         "told",
         "verdict",
@@ -101,6 +105,7 @@ class Outbox:
         self._since = perf_counter()
         self.held = 0
         self.size = 0
+        self.limit = MAX_BYTES
         self.end: End | None = None
         self.verdict: Callable[[], End | None] = lambda: None
 
@@ -152,12 +157,13 @@ class Outbox:
 
     # The reader's side
 
-    def attach(self, encode: Callable[[Any], Item | None]) -> None:
-        """A reader comes: what was sent before it did takes its form on the wire."""
+    def attach(self, encode: Callable[[Any], Item | None], limit: int) -> None:
+        """A reader comes: what was sent before it did takes its form on the wire, and `limit` bytes may be held."""
         self._queue = [frame for item in self._queue if (frame := encode(item)) is not None]
         self._senders = {task: encode(item) or b"" for task, item in self._senders.items()}
         self.held = len(self._queue)
         self.size = sum(map(len, self._queue))
+        self.limit = limit
         self._attached = True
 
     def release(self) -> bool:
@@ -214,7 +220,7 @@ class Outbox:
     # Both
 
     def _has_room(self, size: int) -> bool:
-        return self.held == 0 or (self.held < MAX_ITEMS and self.size + size <= MAX_BYTES)
+        return self.held == 0 or (self.held < MAX_ITEMS and self.size + size <= self.limit)
 
     def _accept(self, item: Item) -> None:
         self._queue.append(item)

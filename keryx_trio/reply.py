@@ -50,5 +50,11 @@ class Reply(Wire, Protocol):
     async def ping(self) -> None:
         """Show that a quiet stream is alive."""
 
-    async def end(self, end: End, payload: Any) -> None:
-        """End the stream; `payload` is what a failed one tells, else None."""
+    async def end(self, end: End, payload: Any, data: Any) -> None:
+        """End the stream.
+
+        Args:
+            end: how it ended.
+            payload: of the error of one that failed, else None.
+            data: what an event that tells of the error carries: the payload, or what the producer chose instead.
+        """

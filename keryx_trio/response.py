@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from .wire import headers as header_fields
+from .wire.text import text_decoder, to_base64
 
 FINAL: Final = range(200, 600)
 BODILESS: Final = frozenset({204, 205, 304})
@@ -49,6 +50,12 @@ class Response:
         fields = header_fields.checked(headers)
         own = [] if status in BODILESS else [header_fields.content_type(self.content_type)]
         self.headers = own + [field for field in fields if field[0] not in (b"content-type", b"content-length")]
+
+    @property
+    def value(self) -> str:
+        """The body as a value, where there is no place for a status: the text that it is, or base64."""
+        decoder = text_decoder("text/plain" if self.text else self.content_type)
+        return to_base64(self.body) if decoder is None else str(decoder.decode(self.body, final=True))
 
     def __repr__(self) -> str:
         return f"<Response {self.status} {self.content_type} {len(self.body)} bytes>"

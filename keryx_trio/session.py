@@ -36,7 +36,7 @@ class Session:
         sealed: whether a cookie can no longer be sent (a stream's head is out, or it is a WebSocket).
     """
 
-    __slots__ = ("_away", "_config", "_data", "_known", "_presented", "_store", "id", "sealed", "stored")
+    __slots__ = ("_away", "_changes", "_config", "_data", "_known", "_presented", "_store", "id", "sealed", "stored")
 
     def __init__(self, store: Store, config: SessionConfig, presented: str | None) -> None:
         self._store = store
@@ -44,6 +44,7 @@ class Session:
         self._presented = presented if presented is not None and _ID.fullmatch(presented) else None
         self._data: dict[str, Any] = {}
         self._away = False
+        self._changes = 0  # of the session, by calls that may share it
         self._known = self._presented is None  # whether the store has been asked, where there is something to ask for
         self.id = _new_id()
         self.stored = False
@@ -64,18 +65,29 @@ class Session:
         return self._data
 
     async def load(self) -> None:
-        """Find the session that the client's cookie names; a store that is away is told of where the data is used."""
-        if self._presented is None:
-            return
-        try:
-            values = await self._store.load_session(self._presented, self._config.ttl)
-        except StoreUnavailable:
-            self._away = True
-            return
+        """Find the session that the client's cookie names; a store that is away is told of where the data is used.
+
+        Later calls on the same connection find what others have made of it since.
+        """
+        while True:
+            changes = self._changes
+            wanted = self.id if self.stored else self._presented
+            if wanted is None:
+                return
+            try:
+                values = await self._store.load_session(wanted, self._config.ttl)
+            except StoreUnavailable:
+                self._away = True
+                return
+            if changes == self._changes:
+                break
+            # Calls may share the session, and what another one has changed meanwhile is newer than what was read.
         self._known, self._away = True, False
         if values is not None:
-            self.id, self.stored = self._presented, True
+            self.id, self.stored = wanted, True
             self._data = {key: msgspec.json.decode(value) for key, value in values.items()}
+        elif self.stored:
+            self._forget()
 
     async def update(self, **data: Any) -> None:
         """Put values in, beside those that are there; the first ones make the session.
@@ -93,6 +105,7 @@ class Session:
             self._forget()  # it ended while this call ran: what comes in now begins another one
             await self._put(values)
         self.stored = True
+        self._changes += 1
         self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
 
     async def _found(self) -> None:
@@ -109,6 +122,7 @@ class Session:
 
     def _forget(self) -> None:
         self._data, self.stored = {}, False
+        self._changes += 1
         self.id = "" if self.sealed else _new_id()
 
     async def regenerate(self) -> None:
@@ -128,6 +142,7 @@ class Session:
         if self.stored:
             await self._store.move_session(self.id, new, self._config.ttl)
         self.id = new
+        self._changes += 1
 
     async def destroy(self) -> None:
         """Forget the session and everything in it, as after a logout.

@@ -51,8 +51,8 @@ class Event:
     retry: int | None = None
 
 
-class Wire(Protocol):
-    """How a transport puts into frames what a stream sends; None means that it has no place for it."""
+class Form(Protocol):
+    """How what a stream sends is put into frames; None means that there is no place for it."""
 
     def event(self, data: str | bytes, event: str | None, id: str | None, retry: int | None) -> outbox.Item | None:  # noqa: A002
         """An event; `data` is text, or one line of JSON as bytes."""
@@ -62,6 +62,13 @@ class Wire(Protocol):
 
     def chunk(self, data: bytes) -> outbox.Item | None:
         """A piece of a byte stream."""
+
+
+class Wire(Form, Protocol):
+    """The frames of a transport."""
+
+    def announce(self, stream: StreamingResponse) -> int:
+        """A stream is about to be put into frames; returns how much of it may be held, in bytes."""
 
 
 @attrs.frozen(eq=False)
@@ -125,7 +132,7 @@ class StreamingResponse:
         self._source = _checked_source(source, args)
         self._args = args
         self._file: Any = None  # what trio.open_file gives
-        self._wire: Wire = _KEPT
+        self._wire: Form = _KEPT
         self._used = False
         self._passing: BaseException | None = None  # what was on its way out when the stream was closed
         made_in = call_context.get()
@@ -236,7 +243,14 @@ class StreamingResponse:
         if self._wire is not _KEPT:
             raise RuntimeError("this stream has been returned before: make a new StreamingResponse for each call")
         self._wire = wire
-        self.outbox.attach(lambda kept: getattr(wire, kept.method)(*kept.args))
+        limit = wire.announce(self)
+        self.outbox.attach(self._put_into_frame, limit)
+
+    def _put_into_frame(self, kept: _Kept.Frame) -> outbox.Item | None:
+        frame: outbox.Item | None = getattr(self._wire, kept.method)(*kept.args)
+        if frame is None and kept.method == "comment":
+            self.comments -= 1
+        return frame
 
     async def produce(self) -> None:
         """Run the source to its end."""
@@ -330,8 +344,9 @@ class EventStream(StreamingResponse):
 
     async def comment(self, text: str) -> None:
         """Send a comment, which readers skip; each line of `text` becomes one. Raises like `send`."""
-        await self._put(self._wire.comment(text))
-        self.comments += 1
+        frame = self._wire.comment(text)
+        await self._put(frame)
+        self.comments += frame is not None
 
     async def send_error(self, error: str | Mapping[str, Any] | BaseException) -> None:
         """Tell the reader what went wrong, in an event named `error`, and end the stream. Does nothing after the end.

@@ -336,21 +336,6 @@ async def test_a_server_without_lifespan_support_is_refused():
         await Keryx(config=Config())({"type": "http"}, None, None)
 
 
-async def test_what_is_not_served_is_refused_politely():
-    told = []
-
-    async def receive():
-        return {"type": "websocket.connect"}
-
-    async def send(message):
-        told.append(message["type"])
-
-    app = Keryx(config=Config())
-    async with app:
-        await app({"type": "websocket"}, receive, send)
-    assert told == ["websocket.close"]
-
-
 def test_the_settings_come_from_the_environment_unless_they_are_given(monkeypatch):
     monkeypatch.setenv("KERYX_ACTION_TIMEOUT", "7")
     assert Keryx().config.action_timeout == 7

@@ -7,7 +7,7 @@ a time, and nothing sent after a disconnect. Does not know: actions, routes, or 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +15,11 @@ from urllib.parse import urlsplit
 import trio
 
 from ..errors import ErrorType, TypedError
+from ..wire import headers as header_fields
 from ..wire.headers import Headers
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 PIECE: Final = 64 * 1024
 """The most that is handed to the server at once, in bytes: each piece must make it within the write timeout."""
@@ -49,14 +53,14 @@ class Exchange:
     def __init__(
         self,
         scope: Mapping[str, Any],
-        receive: Callable[[], Awaitable[Mapping[str, Any]]],
-        send: Callable[[Mapping[str, Any]], Awaitable[None]],
+        receive: Receive,
+        send: Send,
         *,
         read_timeout: float,
         write_timeout: float,
     ) -> None:
         self.scope = scope
-        self.headers = _joined(scope["headers"])
+        self.headers = header_fields.joined(scope["headers"])
         self.left = False
         self.begun = False
         self.ending = False
@@ -64,7 +68,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._read_timeout = read_timeout or math.inf
-        self._write_timeout = write_timeout or math.inf
+        self._write_timeout = write_timeout
         self._body_read = False
 
     @property
@@ -195,26 +199,25 @@ class Exchange:
         if self.left:
             raise trio.BrokenResourceError("the client has left")
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._write_timeout) as scope:
-                await self._send(message)
-        except GONE as error:
+            await bounded(self._send, message, self._write_timeout)
+        except trio.BrokenResourceError:
             self.left = True
-            raise trio.BrokenResourceError("the client has left") from error
-        if scope.cancelled_caught:
-            self.left = True
-            raise trio.BrokenResourceError(f"the client took nothing for {self._write_timeout:g} seconds")
+            raise
 
 
-def _joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Header fields by name. Repeated ones are joined (RFC 9110, section 5.3), so none of them hides behind another."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in fields:
-        key = bytes(name).lower()
-        if key in headers:
-            headers[key] += (b"; " if key == b"cookie" else b", ") + bytes(value)
-        else:
-            headers[key] = bytes(value)
-    return headers
+async def bounded(send: Send, message: Mapping[str, Any], seconds: float) -> None:
+    """Hand a message to the server, which may take so many seconds to pass it on; 0 for any time.
+
+    Raises:
+        trio.BrokenResourceError: the client has left, or takes nothing.
+    """
+    try:
+        with trio.CancelScope(deadline=trio.current_time() + (seconds or math.inf)) as scope:
+            await send(message)
+    except GONE as error:
+        raise trio.BrokenResourceError("the client has left") from error
+    if scope.cancelled_caught:
+        raise trio.BrokenResourceError(f"the client took nothing for {seconds:g} seconds")
 
 
 def _too_large(limit: int) -> TypedError:

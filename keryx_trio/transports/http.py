@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import math
 import random
-import secrets
 import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 import trio
 
 from ..call import LAST_WRITES, Call, shutting_down
-from ..connection import Connection, ConnectionType, Peer
-from ..errors import ErrorType, TypedError, as_typed
-from ..outbox import End, Outcome
+from ..connection import Connection, ConnectionType
+from ..errors import ErrorType, TypedError, as_typed, unwrap
+from ..outbox import MAX_BYTES, End, Outcome
 from ..response import BODILESS, Response
 from ..secrecy import SECRET_MARK
-from ..session import Session, presented_id
 from ..streaming import ByteStream, StreamingResponse
 from ..wire import headers as header_fields
 from ..wire import json, sse
 from ..wire.headers import Headers
-from ..wire.proxies import Proxies
-from . import http_inputs
+from . import files, http_inputs
+from .clients import Clients, correlation_id
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -50,9 +49,20 @@ class HttpTransport:
 
     def __init__(self, app: Keryx) -> None:
         self.app = app
-        self.cors = header_fields.Cors(app.config.cors)
-        self.proxies = Proxies(app.config.trusted_proxies)
-        self._security = header_fields.security(app.config.security)
+        self.clients = Clients(app)
+        self.folders: list[files.Folder] = []  # the longest prefix first
+        self.standard = header_fields.Standard(app.config.security, app.config.cors)
+
+    def add_folder(self, folder: files.Folder) -> None:
+        """Serve its files, where no action answers.
+
+        Raises:
+            ValueError: another folder has its prefix.
+        """
+        if any(folder.prefix == other.prefix for other in self.folders):
+            raise ValueError(f"a folder is served at {folder.prefix} already")
+        self.folders.append(folder)
+        self.folders.sort(key=lambda each: -len(each.prefix))
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -61,14 +71,6 @@ class HttpTransport:
         request = HttpRequest(self, exchange)
         with self.app.running(request), request.whole:
             await request.answer()
-
-    def base_headers(self, exchange: Exchange, correlation_id: str) -> Headers:
-        """The fields that stand on every answer."""
-        return [
-            *self._security,
-            *self.cors.answer(exchange.headers.get(b"origin")),
-            (b"x-request-id", correlation_id.encode()),
-        ]
 
 
 class HttpRequest:
@@ -110,14 +112,16 @@ class HttpRequest:
         exchange = self._exchange
         try:
             if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
-                preflight = self._transport.cors.preflight(exchange.headers.get(b"origin"))
+                preflight = self._transport.standard.cors.preflight(exchange.headers.get(b"origin"))
                 await exchange.refuse(204, header_fields.merged(self._reply.base, preflight), b"")
             else:
                 await self._lead()
         except trio.BrokenResourceError:
             self._app.log.debug("the client left before its call began", url=self._shown_path())
+        except TypedError as error:
+            await self._refuse(error)
         except Exception as error:  # as none of ours may reach the server, which would answer a bare 500
-            self._app.log.exception("a request failed", error, url=self._shown_path())
+            self._app.log.exception("a request failed", unwrap(error), url=self._shown_path())
             if not exchange.begun:
                 await self._refuse(as_typed(error, debug=self._app.config.debug))
 
@@ -133,6 +137,8 @@ class HttpRequest:
             with app.connected(connection):
                 await self._run(*found, connection)
         elif not app.router.methods(path):
+            if await self._send_file(path):
+                return
             await self._refuse(TypedError(f"no action answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
         elif exchange.method == "OPTIONS":
             await exchange.refuse(204, [*self._reply.base, self._allow()], b"")
@@ -161,6 +167,18 @@ class HttpRequest:
             await self._call.run()
         finally:
             raw.close()
+
+    async def _send_file(self, path: str) -> bool:
+        """Answer with a file, where there is one for that path."""
+        exchange = self._exchange
+        folder = next((folder for folder in self._transport.folders if folder.has(unquote(path))), None)
+        file = await folder.find(exchange) if folder is not None and exchange.method in ("GET", "HEAD") else None
+        if file is None:
+            return False
+        with self._reading:
+            await exchange.body(self._app.config.max_body_size)  # which none of these should have
+        await files.send_file(file, exchange, self._reply.base)
+        return True
 
     async def _refuse(self, error: TypedError) -> None:
         """Answer what never became a call."""
@@ -191,21 +209,9 @@ class HttpRequest:
         return b"allow", ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"]).encode()
 
     def _connection(self) -> Connection:
-        scope, headers, settings = self._exchange.scope, self._exchange.headers, self._app.config.session
-        client = scope.get("client")
-        origin = self._transport.proxies.origin(
-            client[0] if client else "local", secure=scope.get("scheme") == "https", headers=headers
-        )
-        last_event_id = headers.get(b"last-event-id")
-        peer = Peer(
-            app=self._app,
-            type=ConnectionType.WEB,
-            identifier=origin.address,
-            session=Session(self._app.store, settings, presented_id(headers.get(b"cookie"), settings.cookie_name)),
-            last_event_id=last_event_id.decode("utf-8", "replace") if last_event_id else None,
-        )
-        connection = Connection(peer, self._reply.correlation_id)
-        self._reply.connection, self._reply.secure = connection, origin.secure
+        client = self._transport.clients.client(self._exchange.scope, self._exchange.headers, ConnectionType.WEB)
+        connection = Connection(client.peer, self._reply.correlation_id)
+        self._reply.connection, self._reply.secure = connection, client.secure
         return connection
 
 
@@ -220,8 +226,8 @@ class HttpReply:
         self._app = transport.app
         self._exchange = exchange
         self._bytes = False
-        self.correlation_id = header_fields.request_id(exchange.headers.get(b"x-request-id")) or secrets.token_hex(16)
-        self._base = transport.base_headers(exchange, self.correlation_id)
+        self.correlation_id = correlation_id(exchange.headers)
+        self._base = transport.standard.fields(exchange.headers.get(b"origin"), self.correlation_id)
         self.connection: Connection | None = None
         self.secure = False
 
@@ -250,6 +256,11 @@ class HttpReply:
         return self._exchange.ending
 
     # How items look on the wire
+
+    def announce(self, stream: StreamingResponse) -> int:
+        """A stream has the whole connection."""
+        self._bytes = isinstance(stream, ByteStream)
+        return MAX_BYTES
 
     def event(self, data: str | bytes, event: str | None, id: str | None, retry: int | None) -> bytes:  # noqa: A002
         """An event block."""
@@ -322,7 +333,6 @@ class HttpReply:
 
     async def open(self, stream: StreamingResponse, items: list[bytes]) -> None:
         """Send the head, at once, and what there is of the body."""
-        self._bytes = isinstance(stream, ByteStream)
         fields = self.base + (STREAM if self._bytes else EVENT_STREAM)
         await self._exchange.start(200, header_fields.merged(fields, stream.headers))
         if self.declines():
@@ -338,7 +348,7 @@ class HttpReply:
         """A comment, which readers skip."""
         await self._exchange.write(sse.PING)
 
-    async def end(self, end: End, payload: Any) -> None:
+    async def end(self, end: End, payload: Any, data: Any) -> None:  # noqa: ARG002 - an event has the data
         """The last word, and a clean end; a byte stream that failed has neither, so that its reader can tell."""
         if self._bytes and end.outcome is not Outcome.DONE:
             self._exchange.cut()
@@ -347,7 +357,7 @@ class HttpReply:
         if end.outcome is Outcome.SHUTDOWN:
             last = sse.retry(random.randint(*RECONNECT_MS))  # noqa: S311 - it spreads load, it hides nothing
         elif end.outcome is not Outcome.DONE:
-            last = sse.encode(payload if isinstance(payload, str) else json.encode(payload), "error")
+            last = sse.encode(data if isinstance(data, str) else json.encode(data), "error")
         await self._exchange.finish(last)
 
 

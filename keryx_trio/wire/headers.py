@@ -41,6 +41,18 @@ def checked(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> He
     return fields
 
 
+def joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header fields by name. Repeated ones are joined (RFC 9110, section 5.3), so none of them hides behind another."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in fields:
+        key = bytes(name).lower()
+        if key in headers:
+            headers[key] += (b"; " if key == b"cookie" else b", ") + bytes(value)
+        else:
+            headers[key] = bytes(value)
+    return headers
+
+
 def content_type(value: str) -> tuple[bytes, bytes]:
     """A content type as a field; raises like `checked`."""
     return checked({"content-type": value})[0]
@@ -98,6 +110,32 @@ class Cors:
         """The fields of the answer to a preflight request from `origin`."""
         fields = self.answer(origin)
         return fields + self._preflight if fields[0][0] == b"access-control-allow-origin" else fields
+
+
+class Standard:
+    """The fields that stand on every answer, whatever it is."""
+
+    __slots__ = ("_security", "cors")
+
+    def __init__(self, security_config: SecurityConfig, cors_config: CorsConfig) -> None:
+        self._security = security(security_config)
+        self.cors = Cors(cors_config)
+
+    def fields(self, origin: bytes | None, correlation_id: str) -> Headers:
+        """Those of an answer to a page of `origin`."""
+        return [*self._security, *self.cors.answer(origin), (b"x-request-id", correlation_id.encode())]
+
+
+def is_same_origin(origin: bytes, host: bytes, *, secure: bool) -> bool:
+    """Whether a page of `origin` belongs to `host`, as a request's `Host` names it (RFC 6454, section 5).
+
+    Its scheme may be the better one, since a proxy may have taken TLS away; on a request that came over TLS it must be.
+    """
+    scheme, _, own = origin.lower().partition(b"://")
+    port = {b"http": b":80", b"https": b":443"}.get(scheme)
+    if port is None or (secure and scheme != b"https"):
+        return False
+    return own.removesuffix(port) == host.lower().removesuffix(port)
 
 
 def request_id(value: bytes | None) -> str | None:

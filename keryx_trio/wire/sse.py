@@ -50,6 +50,16 @@ def encode(
     return b"%bdata: %b\n\n" % (head, data)
 
 
+def check(event: str | None, id: str | None, retry: int | None) -> None:  # noqa: A002 - as above
+    """Raise what `encode` raises for these, for a wire that writes them in another way."""
+    if event:
+        _one_line("event", event)
+    if id is not None:
+        _one_line("id", id)
+    if retry is not None:
+        _retry_line(retry)
+
+
 def comment(text: str) -> bytes:
     """A comment: readers skip it, whoever watches the wire sees it. Each line of `text` is a comment of its own."""
     lines = (f": {line}\n" if line else ":\n" for line in _unix_lines(text).split("\n"))

@@ -1,6 +1,13 @@
-"""Text to UTF-8, whatever is in it."""
+"""Text to UTF-8, whatever is in it; and bytes to text, where they are some."""
 
 from __future__ import annotations
+
+import base64
+import codecs
+import re
+from typing import Final
+
+_CHARSET: Final = re.compile(r';\s*charset="?([A-Za-z0-9._:-]+)', re.IGNORECASE)
 
 
 def to_utf8(text: str) -> bytes:
@@ -10,3 +17,28 @@ def to_utf8(text: str) -> bytes:
     except UnicodeEncodeError:
         # UTF-16 joins surrogates that make a pair; what is left alone becomes U+FFFD.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def to_base64(data: bytes) -> str:
+    """`data` as base64 (RFC 4648, section 4)."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def text_decoder(content_type: str) -> codecs.IncrementalDecoder | None:
+    """What decodes a body of that type piece by piece, however it was cut; None where it is no text.
+
+    Text is what is of type `text/...` or JSON, in the charset that it names, or else UTF-8.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not (kind.startswith("text/") or kind == "application/json" or kind.endswith("+json")):
+        return None
+    charset = _CHARSET.search(content_type)
+    return _decoder(charset[1] if charset else "utf-8") or _decoder("utf-8")
+
+
+def _decoder(charset: str) -> codecs.IncrementalDecoder | None:
+    try:
+        decoder = codecs.getincrementaldecoder(charset)("replace")
+    except (LookupError, TypeError):  # there is none of that name, or it decodes nothing piece by piece
+        return None
+    return decoder if isinstance(decoder.decode(b""), str) else None

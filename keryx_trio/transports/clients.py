@@ -1,0 +1,74 @@
+"""Who is calling: what the head of an HTTP request tells of its client, whatever becomes of the request.
+
+Owns: the client's address behind proxies, its session by the cookie, and the request id. Does not know: what is asked.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ..connection import ConnectionType, Peer
+from ..session import Session, presented_id
+from ..wire import headers as header_fields
+from ..wire.proxies import Proxies
+
+if TYPE_CHECKING:
+    from ..app import Keryx
+
+
+@attrs.frozen
+class Client:
+    """Who is calling.
+
+    Attributes:
+        secure: whether it came over TLS, as far as is known.
+    """
+
+    peer: Peer
+    secure: bool
+
+
+class Clients:
+    """Makes them."""
+
+    def __init__(self, app: Keryx) -> None:
+        self._app = app
+        self._proxies = Proxies(app.config.trusted_proxies)
+
+    def client(
+        self,
+        scope: Mapping[str, Any],
+        headers: Mapping[bytes, bytes],
+        type: ConnectionType,  # noqa: A002 - the connection's
+        *,
+        with_cookie: bool = True,
+    ) -> Client:
+        """The client of a request.
+
+        Args:
+            headers: the fields of its head, by name.
+            with_cookie: whether it may be known by its cookie.
+        """
+        settings, client = self._app.config.session, scope.get("client")
+        origin = self._proxies.origin(
+            client[0] if client else "local", secure=scope.get("scheme") in ("https", "wss"), headers=headers
+        )
+        presented = presented_id(headers.get(b"cookie"), settings.cookie_name) if with_cookie else None
+        last_event_id = headers.get(b"last-event-id")
+        peer = Peer(
+            app=self._app,
+            type=type,
+            identifier=origin.address,
+            session=Session(self._app.store, settings, presented),
+            last_event_id=last_event_id.decode("utf-8", "replace") if last_event_id else None,
+        )
+        return Client(peer, origin.secure)
+
+
+def correlation_id(headers: Mapping[bytes, bytes]) -> str:
+    """The id that a request brings along, where it may be passed on, or a new one."""
+    return header_fields.request_id(headers.get(b"x-request-id")) or secrets.token_hex(16)

@@ -1,0 +1,283 @@
+"""What is said on one WebSocket: the calls that its client asks for, and how it ends.
+
+Owns: which calls run, which wait, which are refused, and the close. Does not know: how a call lives, what messages look
+like, or how they get their turn to be written.
+
+    reader ─┬─► call ─► its outbox ─┐
+            ├─► call ─► its outbox ─┼─► turns ─► the socket
+            └─► refusals ───────────┘
+
+Every call is a task in the socket's nursery, with a nursery of its own. Reading never waits for a call, so a cancel is
+read whatever is going on; it waits only for a client that makes mistakes faster than it reads what they were.
+
+Invariants: whatever asks for a call is answered by exactly one last message, unless the socket ends first. A mistake of
+the client is told to it, and ends nothing. When the conversation has ended, so have all its calls.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import attrs
+import trio
+
+from ..call import LAST_WRITES, Call, cancelled, shutting_down
+from ..connection import Connection, Peer
+from ..errors import ErrorType, TypedError
+from ..wire import messages
+from ..wire.messages import Ask, Cancel, Frames, Refused
+from .exchange import Receive, Send
+from .socket_reply import SocketReply, WayOut
+
+if TYPE_CHECKING:
+    from ..action import Action
+
+REFUSALS: Final = 64
+"""How many refusals may wait to be told."""
+
+LINGER: Final = 1.0
+"""How long a client may take to answer the close, in seconds. Closed under a client that still sends, it is lost."""
+
+LAST_CLOSE: Final = 0.1
+"""How long a close may take where everything else has been cancelled, in seconds."""
+
+SHOWN: Final = 100
+"""How much of a client's words is repeated to it, in characters."""
+
+GOING_AWAY: Final = 1001
+TOO_BIG: Final = 1009
+"""Close codes (RFC 6455, section 7.4.1)."""
+
+
+@attrs.frozen(eq=False)
+class _Asked:
+    """A call that was asked for."""
+
+    ask: Ask
+    action: Action[..., Any]
+    correlation_id: str
+
+
+class Conversation:
+    """One socket, from its acceptance on.
+
+    Attributes:
+        whole: the scope of all of it, which a shutdown bounds.
+    """
+
+    def __init__(self, peer: Peer, correlation_id: str, path: str, receive: Receive, send: Send) -> None:
+        self._peer = peer
+        self._app = peer.app
+        self._config = peer.app.config.websocket
+        self._correlation_id = correlation_id
+        self._path = path
+        self._receive = receive
+        self._out = WayOut(send, self._app.config.write_timeout, self._lose)
+        self._reading = trio.CancelScope()
+        self._close_with = (GOING_AWAY, "the server is shutting down")
+        self._taken: dict[str | float, _Asked] = {}  # by their ids, until they are answered
+        self._running: dict[_Asked, Call] = {}  # until everything of them has ended
+        self._waiting: deque[_Asked] = deque()
+        self._count = 0
+        self._second, self._heard = -math.inf, 0
+        self._refusals, self._untold = trio.open_memory_channel[bytes](REFUSALS)
+        self._start_soon: Callable[..., None]
+        self.whole = trio.CancelScope()
+
+    # From outside
+
+    def describe(self) -> dict[str, str]:
+        """What the log says of a socket that is left behind."""
+        return {
+            "socket": self._path,
+            "action": ", ".join(asked.action.name for asked in self._running) or "none",
+            "correlation_id": self._correlation_id,
+        }
+
+    def shut_down(self, deadline: float) -> None:
+        """The server stops: streams end, what waits is refused, and the close comes when no call is left."""
+        self.whole.deadline = deadline + LAST_WRITES
+        self._reading.deadline = deadline + LAST_WRITES / 2
+        for call in self._running.values():
+            call.shut_down(deadline)
+        for asked in self._waiting:
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):  # the close will tell a client that reads nothing
+                self._refusals.send_nowait(self._refusal(shutting_down(), asked.ask.id))
+        self._waiting.clear()
+        self._stop_reading_if_idle()
+
+    def _lose(self) -> None:
+        """The client has left, or takes nothing any more."""
+        self._reading.cancel()
+        for call in list(self._running.values()):
+            call.leave()
+
+    # Its life
+
+    async def run(self) -> None:
+        """Talk until the client leaves or has to be told to."""
+        started_in = contextvars.copy_context()  # what one call sets, no other one finds
+        try:
+            async with trio.open_nursery() as nursery:
+                self._start_soon = functools.partial(started_in.run, nursery.start_soon)  # type: ignore[arg-type]
+                nursery.start_soon(self._tell)
+                with self._refusals, self._reading:
+                    await self._read()
+                self._waiting.clear()
+                said = await self._say_goodbye()
+                self._lose()
+                if said:
+                    await self._await_goodbye()
+        except BaseException:
+            # Cancelled from outside, as by a server that waits no longer: the client is told all the same.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_CLOSE):
+                await self._say_goodbye()
+            raise
+
+    async def _say_goodbye(self) -> bool:
+        """Write the close; False where the client has left, or had it already."""
+        if self._out.closed:
+            return False
+        with suppress(trio.BrokenResourceError):  # it left just now, which is a goodbye too
+            await self._out.close(*self._close_with)
+            return True
+        return False
+
+    async def _await_goodbye(self) -> None:
+        """Read on for a moment: a connection closed under a client that still sends takes the close with it."""
+        with trio.move_on_after(LINGER):
+            while True:
+                message = await self._receive()
+                if message["type"] == "websocket.disconnect":
+                    return
+
+    async def _tell(self) -> None:
+        """Write what was refused."""
+        with self._untold, suppress(trio.BrokenResourceError):  # it left instead of reading why
+            async for refusal in self._untold:
+                await self._out.say_all([refusal])
+
+    # Reading
+
+    async def _read(self) -> None:
+        """Take messages until the client has left, or has said what ends the socket."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                self._out.closed = True
+                return
+            text = message.get("text")
+            said: str | bytes = message["bytes"] if text is None else text
+            if _size(said) > self._config.max_message_size:
+                self._close_with = (TOO_BIG, f"a message has at most {self._config.max_message_size} bytes")
+                return
+            try:
+                self._hear(said)
+            except Refused as refused:
+                await self._refusals.send(self._refusal(refused, refused.id))
+
+    def _hear(self, said: str | bytes) -> None:
+        """Do as a message says, or raise why not."""
+        within_rate = self._count_message()
+        what = messages.read(said)
+        if isinstance(what, Cancel):
+            self._cancel(what)
+        elif within_rate:
+            self._ask(what)
+        else:
+            limit = self._config.max_messages_per_second
+            _refuse(f"more than {limit} messages in a second; send fewer", ErrorType.CONNECTION_RATE_LIMITED, what.id)
+
+    def _count_message(self) -> bool:
+        """Whether this message is within the rate; a second begins with the first message after the last one."""
+        now, limit = trio.current_time(), self._config.max_messages_per_second
+        if now - self._second >= 1:
+            self._second, self._heard = now, 0
+        self._heard += 1
+        return not limit or self._heard <= limit
+
+    def _ask(self, ask: Ask) -> None:
+        if self._app.drain_deadline is not None:
+            _refuse(shutting_down().message, ErrorType.CONNECTION_UNAVAILABLE, ask.id)
+        if ask.key is not None and ask.key in self._taken:
+            said = "a call with this messageId is in flight; it goes on. Give each call an id of its own"
+            _refuse(said, ErrorType.CONNECTION_ACTION_PARAM_FORMATTING, ask.id, "messageId")
+        try:
+            action = self._app.find_action(ask.action)
+        except TypedError as error:
+            _refuse(error.message[:SHOWN], error.type, ask.id)
+        limit = self._config.max_calls
+        must_wait = len(self._running) >= limit
+        if must_wait and len(self._waiting) >= limit:
+            said = f"{limit} calls run on this socket and as many wait: let some end, or cancel them"
+            _refuse(said, ErrorType.CONNECTION_RATE_LIMITED, ask.id)
+        self._count += 1
+        asked = _Asked(ask, action, f"{self._correlation_id}.{self._count}")
+        if ask.key is not None:
+            self._taken[ask.key] = asked
+        if must_wait:
+            self._waiting.append(asked)
+        else:
+            self._start(asked)
+
+    def _cancel(self, cancel: Cancel) -> None:
+        asked = self._taken.get(cancel.key)
+        if asked is None:
+            return  # it has been answered: the two have crossed
+        if asked in self._running:
+            self._running[asked].cancel()
+        else:
+            self._waiting.remove(asked)
+            self._give_back(asked)
+            _refuse(cancelled().message, cancelled().type, asked.ask.id)
+
+    # Calls
+
+    def _start(self, asked: _Asked) -> None:
+        """Make a call of it. From now on its timeout runs."""
+        reply = SocketReply(self._out, asked.ask.id, functools.partial(self._give_back, asked))
+        connection = Connection(self._peer, asked.correlation_id)
+        call = Call(self._app, asked.action, connection, reply, asked.ask.params, origin={"url": self._path})
+        self._running[asked] = call
+        self._start_soon(self._run, asked, call, name=f"{asked.action.name} {asked.correlation_id}")
+
+    async def _run(self, asked: _Asked, call: Call) -> None:
+        try:
+            await call.run()
+        finally:
+            self._give_back(asked)
+            del self._running[asked]
+            if self._waiting:
+                self._start(self._waiting.popleft())
+            elif self._app.drain_deadline is not None:
+                self._stop_reading_if_idle()
+
+    def _give_back(self, asked: _Asked) -> None:
+        """Its id may be used again."""
+        if asked.ask.key is not None and self._taken.get(asked.ask.key) is asked:
+            del self._taken[asked.ask.key]
+
+    def _stop_reading_if_idle(self) -> None:
+        if not self._running:
+            self._reading.cancel()
+
+    def _refusal(self, error: TypedError, id: bytes) -> bytes:  # noqa: A002 - as on the wire
+        self._app.log.info(
+            "refused", url=self._path, error=error.message, correlation_id=self._correlation_id, status=error.status
+        )
+        return Frames(id).error(error.payload(debug=self._app.config.debug))
+
+
+def _refuse(message: str, type: ErrorType, id: bytes, key: str | None = None) -> NoReturn:  # noqa: A002 - as above
+    raise Refused(message, type, key, id=id)
+
+
+def _size(said: str | bytes) -> int:
+    """In bytes, as UTF-8."""
+    return len(said) if isinstance(said, bytes) else len(said) if said.isascii() else len(said.encode())

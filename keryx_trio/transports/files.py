@@ -1,0 +1,131 @@
+"""Files of a folder, served below a prefix: pages, their styles and scripts.
+
+Owns: which file a path means, and the cut between what is served and what is not. Does not know: header fields beyond a
+file's own, or actions. Starlette reads the files: types, entity tags, ranges.
+
+Invariant: nothing outside the folder is served, whatever a path says and wherever a link leads.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
+
+import trio
+
+from ..wire import headers as header_fields
+from ..wire.headers import Headers
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from starlette.responses import Response as FileAnswer
+    from starlette.staticfiles import StaticFiles
+
+INDEX: Final = "index.html"
+REVALIDATED: Final[Headers] = [(b"cache-control", b"no-cache")]
+"""A browser may keep a file, and asks each time whether it is still the one: mostly a 304 without a body."""
+
+
+class Folder:
+    """A folder that is served.
+
+    Args:
+        prefix: the path below which its files are; `/` for all that no action answers.
+        directory: where they are.
+
+    Raises:
+        ValueError: the prefix is no path.
+        NotADirectoryError: there is no such folder.
+    """
+
+    def __init__(self, prefix: str, directory: str | os.PathLike[str]) -> None:
+        if not prefix.startswith("/") or "?" in prefix or "#" in prefix or "{" in prefix:
+            raise ValueError(f"static prefix {prefix!r} must be a path that starts with a slash, without parameters")
+        if not Path(directory).is_dir():
+            raise NotADirectoryError(f"there is no folder {os.fspath(directory)!r} to serve at {prefix}")
+        # Imported here: most applications serve no files.
+        from starlette.staticfiles import StaticFiles  # noqa: PLC0415
+
+        self.prefix = prefix.rstrip("/") + "/"
+        self._files: StaticFiles = StaticFiles(directory=Path(directory).resolve())
+
+    def has(self, path: str) -> bool:
+        """Whether a path is in it, whether or not there is a file."""
+        return f"{path}/".startswith(self.prefix)
+
+    async def find(self, exchange: Exchange) -> FileAnswer | None:
+        """What answers a GET or HEAD; None where there is no such file."""
+        path = unquote(exchange.raw_path)
+        inside = path[len(self.prefix) :]
+        if any(part.startswith(".") and part != ".well-known" for part in inside.split("/")):
+            return None  # hidden files are seldom put there to be seen
+        try:
+            full, found = await trio.to_thread.run_sync(self._look_up, inside)
+        except (OSError, ValueError):  # a name that is too long, that has a NUL in it, or a file that may not be read
+            return None
+        if found is None:
+            return None
+        if full.endswith(INDEX) and not path.endswith(("/", INDEX)):
+            return _with_a_slash(path, exchange)
+        return self._files.file_response(full, found, dict(exchange.scope))
+
+    def _look_up(self, inside: str) -> tuple[str, os.stat_result | None]:
+        """The file, or of a folder its index; None where neither is there."""
+        full, found = self._files.lookup_path(inside)
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            full, found = self._files.lookup_path(f"{inside.rstrip('/')}/{INDEX}".lstrip("/"))
+        elif inside.endswith("/"):
+            return full, None
+        if found is not None and not (stat.S_ISREG(found.st_mode) and os.access(full, os.R_OK)):
+            return full, None
+        return full, found
+
+
+def _with_a_slash(path: str, exchange: Exchange) -> FileAnswer:
+    """To the folder's own address, so that links in its page lead into it; relative, as proxies may change the rest."""
+    from starlette.responses import Response  # noqa: PLC0415 - as above
+
+    query = exchange.scope.get("query_string", b"").decode("latin-1")
+    location = f"./{quote(path.rpartition('/')[2], safe='')}/" + (f"?{query}" if query else "")
+    return Response(status_code=307, headers={"location": location})
+
+
+async def send_file(answer: FileAnswer, exchange: Exchange, base: Headers) -> None:
+    """Send it, in pieces that each have `write_timeout` seconds, until its reader leaves.
+
+    Args:
+        base: the fields that stand on every answer.
+
+    Raises:
+        trio.BrokenResourceError: the reader has left, or takes nothing.
+    """
+
+    async def send(message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            await exchange.start(message["status"], header_fields.merged(base + REVALIDATED, message["headers"]))
+        elif message.get("more_body"):
+            await exchange.write(message["body"])
+        else:
+            await exchange.finish(message["body"])
+
+    # Its own watch for the reader's leaving would have no bound; ours is below.
+    scope = {**exchange.scope, "asgi": {"version": "3.0", "spec_version": "2.4"}, "extensions": {}}
+    left: trio.BrokenResourceError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch, exchange, nursery.cancel_scope)
+        try:
+            await answer(scope, trio.sleep_forever, send)
+        except trio.BrokenResourceError as error:
+            left = error
+        nursery.cancel_scope.cancel()
+    if left is not None or (exchange.left and not exchange.ending):
+        raise trio.BrokenResourceError("the reader left before its file was complete") from left
+
+
+async def _watch(exchange: Exchange, scope: trio.CancelScope) -> None:
+    await exchange.wait_until_left()
+    scope.cancel()

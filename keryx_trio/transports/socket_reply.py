@@ -1,0 +1,207 @@
+"""The way out of a WebSocket, and how one of its calls is answered through it.
+
+Owns: whose turn it is to write, the bound on every write, and the form of each kind of answer. Does not know: which
+calls there are, or how they live.
+
+Nothing is queued here. What a call has to say waits in the call's own outbox, which is bounded, until it is that call's
+turn; turns are short, and go round in the order in which they were asked for. So a stream that is never done leaves
+every other call its place, and a reader that takes nothing stops them all, each with no more than its share in memory.
+
+Invariants: only who has the turn writes. Nothing is written after the close.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import attrs
+import trio
+
+from ..errors import TypedError
+from ..outbox import End, Outcome
+from ..response import Response
+from ..streaming import ByteStream, StreamingResponse
+from ..wire.messages import Frames
+from ..wire.text import text_decoder
+from .exchange import Send, bounded
+
+SHARE: Final = 64 * 1024
+"""How much of one stream may be held, in bytes: a socket has many of them."""
+
+PIECE: Final = 48 * 1024
+"""The most bytes of a byte stream in one message: clients refuse large ones."""
+
+TURN: Final = 16 * 1024
+"""About how many bytes are written in a turn. A message more than fills it up, or counts as `MESSAGE` at least."""
+
+MESSAGE: Final = 1024
+
+
+class WayOut:
+    """What all calls of a socket write through.
+
+    Args:
+        timeout: how long the client may take nothing of a message, in seconds.
+        lost: called once nothing can be written any more.
+    """
+
+    __slots__ = ("_lost", "_send", "_timeout", "closed", "turn")
+
+    def __init__(self, send: Send, timeout: float, lost: Callable[[], None]) -> None:
+        self._send, self._timeout, self._lost = send, timeout, lost
+        self.turn = trio.Lock()  # which is fair
+        self.closed = False
+
+    async def say(self, message: bytes) -> None:
+        """Write a message; whoever calls this has the turn.
+
+        Raises:
+            trio.BrokenResourceError: the client has left, takes nothing, or has been told that this is the end.
+        """
+        await self.hand_over({"type": "websocket.send", "text": message.decode()})
+
+    async def say_all(self, messages: Iterable[bytes]) -> None:
+        """Write messages, in as many turns as it takes; raises like `say`."""
+        waiting = deque(messages)
+        while waiting:
+            async with self.turn:
+                room = TURN
+                while waiting and room > 0:
+                    room -= max(MESSAGE, len(waiting[0]))
+                    await self.say(waiting.popleft())
+
+    async def close(self, code: int, reason: str) -> None:
+        """Write the close, after which nothing is written; nothing, where it is closed. Raises like `say`."""
+        async with self.turn:
+            if not self.closed:
+                try:
+                    await self.hand_over({"type": "websocket.close", "code": code, "reason": reason})
+                finally:
+                    self.closed = True
+
+    async def hand_over(self, message: dict[str, Any]) -> None:
+        """Give the server an event to send; raises like `say`."""
+        if self.closed:
+            raise trio.BrokenResourceError("the socket is closed")
+        try:
+            await bounded(self._send, message, self._timeout)
+        except trio.BrokenResourceError:
+            self.closed = True
+            self._lost()
+            raise
+
+
+@attrs.frozen
+class Pieces:
+    """One item of a stream that takes several messages."""
+
+    messages: list[bytes]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.messages))
+
+
+class SocketReply:
+    """The answer to one call.
+
+    Args:
+        id: the raw id of the message that asked for it.
+        answered: called when the last message is about to go out: from then on the id is free.
+    """
+
+    __slots__ = ("_answered", "_decoder", "_frames", "_out", "begun", "ending")
+
+    watches = False
+
+    def __init__(self, out: WayOut, id: bytes, answered: Callable[[], None]) -> None:  # noqa: A002 - as on the wire
+        self._out = out
+        self._frames = Frames(id)
+        self._answered = answered
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self.begun = False
+        self.ending = False
+
+    async def left(self) -> None:
+        """Nobody waits here: the socket tells its calls when the client has left."""
+        await trio.sleep_forever()
+
+    # How items look on the wire
+
+    def announce(self, stream: StreamingResponse) -> int:
+        """A stream has its share of the socket."""
+        self._decoder = text_decoder(stream.content_type) if isinstance(stream, ByteStream) else None
+        return SHARE
+
+    def event(self, data: str | bytes, event: str | None, id: str | None, retry: int | None) -> bytes:  # noqa: A002
+        """A chunk, with its name and id beside it."""
+        return self._frames.event(data, event, id, retry)
+
+    def comment(self, text: str) -> None:
+        """There are none: a socket needs no sign of life."""
+
+    def chunk(self, data: bytes) -> bytes | Pieces | None:
+        """A chunk of text, as far as it is whole; or of base64."""
+        if len(data) > PIECE:
+            parts = [self._chunk(data[start : start + PIECE]) for start in range(0, len(data), PIECE)]
+            return Pieces([part for part in parts if part is not None])
+        return self._chunk(data)
+
+    def _chunk(self, data: bytes) -> bytes | None:
+        if self._decoder is None:
+            return self._frames.binary(data)
+        text = self._decoder.decode(data)
+        return self._frames.text(text) if text else None
+
+    # A plain answer
+
+    async def value(self, value: Any) -> None:
+        """Answer with a value; of a `Response` that is its body."""
+        await self._last(self._frames.response(value.value if isinstance(value, Response) else value))
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:  # noqa: ARG002 - nothing but its payload
+        """Answer with an error."""
+        await self._last(self._frames.error(payload))
+
+    async def _last(self, message: bytes) -> None:
+        async with self._out.turn:
+            self.begun = self.ending = True
+            self._answered()
+            await self._out.say(message)
+
+    # A stream
+
+    def declines(self) -> bool:
+        """Nobody asks for a head alone: there is none."""
+        return False
+
+    async def open(self, stream: StreamingResponse, items: list[bytes | Pieces]) -> None:  # noqa: ARG002 - no head
+        """Write what there is already."""
+        self.begun = True
+        await self.write(items)
+
+    async def write(self, items: list[bytes | Pieces]) -> None:
+        """Write items, a message or more each."""
+        await self._out.say_all(_messages(items))
+
+    async def ping(self) -> None:
+        """Nothing: a socket has pings of its own, which are the server's."""
+        await trio.lowlevel.checkpoint()
+
+    async def end(self, end: End, payload: Any, data: Any) -> None:  # noqa: ARG002 - an error is told by its payload
+        """The final message, or the error in its place."""
+        rest = self._decoder.decode(b"", final=True) if self._decoder is not None else ""
+        if rest:
+            await self.write([self._frames.text(rest)])
+        clean = end.outcome in (Outcome.DONE, Outcome.CANCELLED)
+        await self._last(self._frames.end() if clean else self._frames.error(payload))
+
+
+def _messages(items: Iterable[bytes | Pieces]) -> Iterator[bytes]:
+    for item in items:
+        if isinstance(item, Pieces):
+            yield from item.messages
+        elif item:
+            yield item
