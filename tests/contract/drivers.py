@@ -1,0 +1,257 @@
+"""The same call over every transport: what a body of the contract's tests talks to.
+
+A driver opens a door to a served application; through a door calls are made; a call gives its items one by one, and its
+outcome, in one form whatever they looked like on the wire. To add a transport is to add a line to `DRIVERS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from typing import Any, Final, Protocol
+
+import attrs
+import h11
+from trio_websocket import open_websocket_url
+
+from keryx_trio import Keryx
+from keryx_trio.testing import EventReader, open_client
+from tests.e2e.raw import open_raw
+from tests.e2e.serving import serve
+
+
+@attrs.frozen
+class Item:
+    """One event, its data as text; or a piece of a byte stream."""
+
+    data: str | bytes
+    event: str | None = None
+    id: str | None = None
+
+
+@attrs.frozen
+class Outcome:
+    """What became of a call: its value or its items, and the error that ended it."""
+
+    value: Any = None
+    items: list[Item] = attrs.Factory(list)
+    error: dict[str, Any] | None = None
+
+    @property
+    def events(self) -> list[tuple[str | None, str | bytes]]:
+        return [(item.event, item.data) for item in self.items]
+
+    @property
+    def body(self) -> bytes:
+        """The byte stream, put together."""
+        return b"".join(item.data if isinstance(item.data, bytes) else item.data.encode() for item in self.items)
+
+
+class Running(Protocol):
+    """A call while it runs."""
+
+    async def item(self) -> Item:
+        """The next item; raises EOFError where there is none any more."""
+
+    async def outcome(self) -> Outcome:
+        """All that is still to come."""
+
+
+class Door(Protocol):
+    """A client of one application."""
+
+    def call(self, name: str, params: dict[str, Any] | None = None) -> AbstractAsyncContextManager[Running]:
+        """Make a call; leaving the block leaves the call."""
+
+
+Driver = Callable[[Keryx], AbstractAsyncContextManager[Door]]
+"""Serves an application and opens a door to it; at the end nothing of it may be left."""
+
+
+# HTTP
+
+
+class _HttpCall:
+    """An answer over HTTP. Its body comes in `pieces`, which raise `ConnectionError` where it is cut."""
+
+    def __init__(self, status: int, content_type: str, pieces: AsyncIterator[bytes]) -> None:
+        self._status, self._type, self._pieces = status, content_type, pieces
+        self._reader = EventReader()
+        self._items: list[Item] = []
+        self._error: dict[str, Any] | None = None
+
+    async def item(self) -> Item:
+        while not self._items:
+            data = await anext(self._pieces, None)
+            if data is None or self._error is not None:
+                raise EOFError
+            self._take(data)
+        return self._items.pop(0)
+
+    def _take(self, data: bytes) -> None:
+        if self._type != "text/event-stream":
+            self._items.append(Item(data))
+            return
+        for event in self._reader.feed(data):
+            if event.event == "error":
+                self._error = json.loads(event.data) if event.data.startswith("{") else {"message": event.data}
+            else:
+                name = None if event.event == "message" else event.event
+                self._items.append(Item(event.data, name, event.id or None))
+
+    async def outcome(self) -> Outcome:
+        if self._type == "application/json":
+            answer = json.loads(b"".join([data async for data in self._pieces]))
+            return Outcome(error=answer["error"]) if self._status >= 400 else Outcome(answer)
+        items = []
+        try:
+            while True:
+                items.append(await self.item())
+        except EOFError:
+            return Outcome(items=items, error=self._error)
+        except ConnectionError:
+            return Outcome(items=items, error={"message": CUT})
+
+
+CUT: Final = "the body was cut"
+"""How HTTP tells that a byte stream failed: there is no place for more."""
+
+
+@asynccontextmanager
+async def http(app: Keryx) -> AsyncIterator[Door]:
+    """A real server, and a bare socket, which can leave at any time."""
+
+    class Client:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            async with open_raw(server.port) as raw:
+
+                async def pieces() -> AsyncIterator[bytes]:
+                    try:
+                        while data := await raw.chunk():
+                            yield data
+                    except h11.RemoteProtocolError as error:
+                        raise ConnectionError from error
+
+                body = json.dumps(params or {}).encode()
+                await raw.request("POST", f"/api/{name}", "Content-Type: application/json", body=body)
+                head = await raw.head()
+                async with aclosing(pieces()) as data:
+                    yield _HttpCall(head.status, head.headers["content-type"], data)
+
+    async with serve(app) as server:
+        yield Client()
+
+
+@asynccontextmanager
+async def memory(app: Keryx) -> AsyncIterator[Door]:
+    """The client without a network."""
+
+    class Client:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            async with client.stream("POST", f"/api/{name}", json=params or {}) as stream:
+
+                async def pieces() -> AsyncIterator[bytes]:
+                    with suppress(EOFError):
+                        while True:
+                            yield await stream.receive_bytes()
+                    if not stream.complete:
+                        raise ConnectionError
+
+                async with aclosing(pieces()) as body:
+                    yield _HttpCall(stream.status, stream.headers["content-type"], body)
+
+    async with open_client(app) as client:
+        yield Client()
+
+
+# WebSocket
+
+
+class _SocketCall:
+    """The messages of a socket on which one call was made."""
+
+    def __init__(self, receive: Callable[[], Awaitable[dict[str, Any]]]) -> None:
+        self._receive = receive
+        self._last: dict[str, Any] = {}
+
+    async def item(self) -> Item:
+        if not self._last:
+            message = await self._receive()
+            assert message.pop("messageId") == ID
+            if message.get("streaming"):
+                return _item(**message)
+            self._last = message
+        raise EOFError
+
+    async def outcome(self) -> Outcome:
+        items = []
+        with suppress(EOFError):
+            while True:
+                items.append(await self.item())
+        [(kind, value)] = self._last.items()
+        assert kind in ("response", "error") or (kind, value) == ("streaming", False)
+        return Outcome(items=items, **{"response": {"value": value}, "error": {"error": value}}.get(kind, {}))
+
+
+def _item(
+    *, streaming: bool, chunk: Any, event: str | None = None, id: str | None = None, encoding: str | None = None
+) -> Item:
+    assert streaming is True
+    assert encoding in (None, "base64")
+    if encoding:
+        return Item(base64.b64decode(chunk, validate=True))
+    text = chunk if isinstance(chunk, str) else json.dumps(chunk, separators=(",", ":"), ensure_ascii=False)
+    return Item(text, event, id)
+
+
+ID: Final = "contract-1"
+
+
+def _asked(name: str, params: dict[str, Any] | None) -> dict[str, Any]:
+    return {"messageType": "action", "action": name, "params": params or {}, "messageId": ID}
+
+
+@asynccontextmanager
+async def websocket(app: Keryx) -> AsyncIterator[Door]:
+    """A real server, and trio-websocket."""
+
+    class Client:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            async with open_websocket_url(server.url.replace("http", "ws", 1)) as socket:
+
+                async def receive() -> dict[str, Any]:
+                    return json.loads(await socket.get_message())
+
+                await socket.send_message(json.dumps(_asked(name, params)))
+                yield _SocketCall(receive)
+
+    async with serve(app) as server:
+        yield Client()
+
+
+@asynccontextmanager
+async def memory_websocket(app: Keryx) -> AsyncIterator[Door]:
+    """The client without a network, and its socket."""
+
+    class Client:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            async with client.websocket() as socket:
+                await socket.send(_asked(name, params))
+                yield _SocketCall(socket.receive)
+
+    async with open_client(app) as client:
+        yield Client()
+
+
+DRIVERS: Final[dict[str, Driver]] = {
+    "http": http,
+    "http-in-memory": memory,
+    "websocket": websocket,
+    "websocket-in-memory": memory_websocket,
+}
