@@ -6,6 +6,8 @@ connection goes on where it was, and one that has everything is told to stay awa
 
     hypercorn --worker-class trio examples.chat:app
     curl -N '127.0.0.1:8000/api/chat/stream?prompt=how+do+decorators+work'
+
+Or open http://127.0.0.1:8000/ in a browser: a page that asks over Server-Sent Events or over WebSocket, and shows both.
 """
 
 import json
@@ -15,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Annotated
 
@@ -31,6 +34,7 @@ async def lifespan(_: Keryx) -> AsyncIterator["Library"]:
 
 
 app = Keryx(lifespan=lifespan)
+app.static("/", Path(__file__).parent / "chat_page")
 
 
 @app.action("chat:stream", web=Web("/chat/stream", method=("GET", "POST"), streaming=True), timeout=0)

@@ -1,4 +1,4 @@
-// A question, answered over Server-Sent Events or over a WebSocket, with all that goes over the wire beside it.
+// A question, answered over Server-Sent Events or over a WebSocket, and beside it all that goes over the wire.
 
 const WIRE_LINES = 400;
 const MESSAGE_SHOWN = 4000;
@@ -7,22 +7,21 @@ const CANCEL_PATIENCE = 3000;
 const UNREACHABLE = "The server can’t be reached. Is it running?";
 const BROKE_OFF = "The connection broke off before the end of the answer.";
 
-const [composer, prompt, pace, seconds, examples, askButton, stopButton, state, figures, transcript, welcome] = [
-  "composer", "prompt", "pace", "seconds", "examples", "ask", "stop", "state", "figures", "transcript", "welcome",
-].map((id) => document.getElementById(id));
+const byId = (id) => document.getElementById(id);
+const [composer, prompt, pace, examples, askButton, stopButton] = [
+  "composer", "prompt", "pace", "examples", "ask", "stop",
+].map(byId);
 
 /** What went wrong, in words for a person. */
 class Failure extends Error {}
 
-/** A failure in the server's words: an error's payload. */
+/** A failure in the server's words: the payload of an error. */
 function refusal({ message, errors }) {
   const words = errors?.length ? errors.map((fault) => `${fault.key} ${fault.message}`).join("; ") : message;
-  return new Failure(`${words[0].toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`);
+  return new Failure(`${words.charAt(0).toUpperCase()}${words.slice(1)}${/[.!?]$/.test(words) ? "" : "."}`);
 }
 
-// Painting
-
-/** Calls `paint` with the next frame, however often it is asked to; who has not scrolled up stays at the end. */
+/** Paints with the next frame, however often it is asked to. Who has not scrolled up stays at the end. */
 function painter(scroller, paint) {
   let frame = null;
   function now() {
@@ -35,85 +34,71 @@ function painter(scroller, paint) {
   return { now, soon: () => (frame ??= requestAnimationFrame(now)) };
 }
 
-// The wire
-
-const wire = {
-  began: 0,
-  fresh: false,
-  pending: [],
-  counts: [],
-  lines: 0,
-
-  /** From now on, times are those since the next question. */
-  begin() {
-    this.began = performance.now();
-    this.fresh = true;
-  },
-  sent(text) {
-    this.add("sent", text);
-  },
-  received(text) {
-    this.add("received", text);
-  },
-  note(text) {
-    this.add("note", text);
-  },
-  add(kind, text) {
-    const ms = Math.round(performance.now() - this.began);
-    const shown = text.length > MESSAGE_SHOWN ? `${text.slice(0, MESSAGE_SHOWN)}…` : text;
-    this.pending.push({ kind: this.fresh ? `${kind} first` : kind, ms, text: shown });
-    this.fresh = false;
-    if (this.pending.length > WIRE_LINES) this.pending.shift(); // a tab in the background is not painted
-    this.painter.soon();
-  },
-  paint() {
-    document.getElementById("quiet").hidden = true;
-    const log = document.getElementById("log");
-    for (const row of this.pending.splice(0)) {
-      log.append(wireRow(row));
-      this.counts.push(row.text.split("\n").length);
-      this.lines += this.counts.at(-1);
-    }
-    while (this.lines > WIRE_LINES && this.counts.length > 1) {
-      this.lines -= this.counts.shift();
-      log.firstElementChild.remove();
-    }
-  },
-};
-wire.painter = painter(document.getElementById("wire"), () => wire.paint());
-
-function wireRow({ kind, ms, text }) {
-  const row = document.createElement("li");
-  row.className = kind;
-  const parts = { ms: `${ms} ms`, way: kind.split(" ")[0], text };
-  row.append(...Object.entries(parts).map(([name, words]) => {
-    const part = document.createElement("span");
-    part.className = name;
-    part.textContent = words;
-    return part;
-  }));
-  return row;
+function element(name, className, ...content) {
+  const made = document.createElement(name);
+  made.className = className;
+  made.append(...content);
+  return made;
 }
 
-// Transports: each yields { event, data } until the answer ends, however it does; the signal stops it
+// The wire
 
-/** Over Server-Sent Events, read from the body of a POST: an EventSource can only GET. */
+const ARROWS = { sent: "→", received: "←", note: "·" };
+const pending = [];
+const wire = { began: 0, lengths: [], lines: 0, first: true };
+const wirePanel = painter(byId("wire"), paintWire);
+
+/** Show what was sent or received; a note is what happens to the connection itself. */
+function onWire(kind, text) {
+  const ms = Math.round(performance.now() - wire.began);
+  const shown = text.length > MESSAGE_SHOWN ? `${text.slice(0, MESSAGE_SHOWN)}…` : text;
+  pending.push({ kind, ms, text: shown, first: wire.first });
+  wire.first = false;
+  if (pending.length > WIRE_LINES) pending.shift(); // in a tab in the background, nothing is painted
+  wirePanel.soon();
+}
+
+function paintWire() {
+  byId("quiet").hidden = true;
+  const rows = pending.splice(0).map(wireRow);
+  byId("log").append(...rows);
+  for (const row of rows) {
+    wire.lengths.push(row.textContent.split("\n").length);
+    wire.lines += wire.lengths.at(-1);
+  }
+  while (wire.lines > WIRE_LINES && wire.lengths.length > 1) {
+    wire.lines -= wire.lengths.shift();
+    byId("log").firstElementChild.remove();
+  }
+}
+
+function wireRow({ kind, ms, text, first }) {
+  const way = element("span", "way", ARROWS[kind]);
+  Object.assign(way, { role: "img", ariaLabel: kind });
+  const parts = text.split(/^([\w-]+:)/m); // names of fields, of headers and of events alike, are every second one
+  const words = parts.map((part, at) => (at % 2 ? element("span", "field", part) : part));
+  return element("li", first ? `${kind} first` : kind, element("span", "ms", ms), way, element("span", "text", ...words));
+}
+
+// Transports: each yields { event, data } until the answer ends, however that comes; the signal stops it
+
+/** Over Server-Sent Events, read from the answer to a POST: an EventSource can only GET. */
 async function* overEvents(question, signal) {
   const url = new URL("api/chat/stream", document.baseURI);
-  const headers = { "Content-Type": "application/json", Accept: "text/event-stream" };
+  const headers = { "Content-Type": "application/json" };
   const body = JSON.stringify(question);
-  wire.sent(`POST ${url.pathname}\nContent-Type: application/json\n\n${body}`);
-  signal.addEventListener("abort", () => wire.note("request aborted"), { once: true });
+  onWire("sent", `POST ${url.pathname}\nContent-Type: application/json\n\n${body}`);
+  signal.addEventListener("abort", () => onWire("note", "request aborted"));
   const response = await fetch(url, { method: "POST", headers, body, signal }).catch(() => {
     throw new Failure(UNREACHABLE);
   });
-  wire.received(`${response.status} ${response.statusText}\nContent-Type: ${response.headers.get("content-type")}`);
+  onWire("received", `HTTP ${response.status}\nContent-Type: ${response.headers.get("content-type")}`);
   if (!response.ok) throw await httpFailure(response);
   const decoder = new TextDecoder();
   const parser = new EventParser();
   for await (const bytes of chunks(response.body)) {
     for (const { raw, event, data } of parser.feed(decoder.decode(bytes, { stream: true }))) {
-      wire.received(raw);
+      onWire("received", raw);
       if (event === "error") throw refusal(JSON.parse(data));
       if (data !== null) yield { event, data: event === "token" ? data : JSON.parse(data) };
     }
@@ -122,11 +107,11 @@ async function* overEvents(question, signal) {
 
 async function httpFailure(response) {
   const text = await response.text();
-  wire.received(text);
+  onWire("received", text);
   try {
     return refusal(JSON.parse(text).error);
   } catch {
-    return new Failure(`The server answered with status ${response.status}.`); // so a proxy did, and not the server
+    return new Failure(`The server answered with status ${response.status}.`); // or rather a proxy before it did
   }
 }
 
@@ -134,22 +119,22 @@ async function* chunks(stream) {
   const reader = stream.getReader();
   try {
     for (;;) {
-      const { done, value } = await reader.read().catch(() => ({ done: true })); // it broke off: there is no "done"
+      const { done, value } = await reader.read().catch(() => ({ done: true })); // a stream that broke off has ended too
       if (done) return;
       yield value;
     }
   } finally {
-    reader.cancel().catch(() => {}); // nothing where it has ended
+    reader.cancel().catch(() => {}); // of no use where it has ended
   }
 }
 
-/** Server-sent events by the WHATWG HTML standard; text may be cut anywhere. */
+/** Server-sent events by the rules of the WHATWG HTML standard. */
 export class EventParser {
   #rest = "";
   #afterCr = false;
   #block = [];
 
-  /** The blocks that are complete: their text, and event and data; the data of a mere comment is null. */
+  /** The blocks that this text, cut anywhere, completes: as they came, and as event and data; a comment has no data. */
   *feed(text) {
     const fresh = this.#afterCr && text.startsWith("\n") ? text.slice(1) : text; // the other half of a CRLF
     if (text) this.#afterCr = fresh.endsWith("\r");
@@ -162,33 +147,28 @@ export class EventParser {
   }
 
   #event(lines) {
-    let event = "message";
-    const data = [];
-    for (const line of lines) {
-      const [, field, value] = line.match(/^([^:]*)(?:: ?)?(.*)$/s);
-      if (field === "event") event = value || "message";
-      if (field === "data") data.push(value);
-    }
+    const fields = lines.map((line) => line.match(/^([^:]*)(?:: ?)?(.*)$/s).slice(1));
+    const data = fields.filter(([name]) => name === "data").map(([, value]) => value);
+    const event = fields.findLast(([name]) => name === "event")?.[1] || "message";
     return { raw: lines.join("\n"), event, data: data.length ? data.join("\n") : null };
   }
 }
 
 let socket = null; // one for all questions
 let call = null; // the one that runs on it
-let asked = 0;
+let calls = 0;
 
-/** Over the WebSocket, of which the messages with this question's id are its answer. */
+/** Over the WebSocket: the messages with this question's id are its answer. */
 async function* overSocket(question, signal) {
-  const open = await openSocket(signal);
-  const messageId = ++asked;
+  const opened = await openSocket(signal);
+  const messageId = ++calls;
   const say = (message) => {
-    const text = JSON.stringify(message);
-    wire.sent(text);
-    open.send(text);
+    onWire("sent", JSON.stringify(message));
+    opened.send(JSON.stringify(message));
   };
   const cancel = () => {
     say({ messageType: "cancel", messageId });
-    setTimeout(() => call?.messageId === messageId && open.close(), CANCEL_PATIENCE); // which cancels as well
+    setTimeout(() => call?.messageId === messageId && opened.close(), CANCEL_PATIENCE); // which cancels as well
   };
   const answer = new ReadableStream({ start: (inbox) => (call = { messageId, inbox }) });
   say({ messageType: "action", action: "chat:stream", params: question, messageId });
@@ -208,24 +188,24 @@ async function* overSocket(question, signal) {
 function openSocket(signal) {
   if (socket?.readyState === WebSocket.OPEN) return socket;
   const url = new URL("api/socket", document.baseURI);
-  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-  wire.sent(`GET ${url.pathname}\nUpgrade: websocket`);
+  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  onWire("note", `socket opening: ${url}`);
   const opening = new WebSocket(url);
-  signal.addEventListener("abort", () => opening === socket || opening.close(), { once: true });
+  signal.addEventListener("abort", () => opening === socket || opening.close());
   opening.onmessage = ({ data }) => {
-    wire.received(data);
+    onWire("received", data);
     const message = JSON.parse(data);
     if (message.messageId === call?.messageId) call.inbox.enqueue(message);
   };
   return new Promise((resolve, reject) => {
     opening.onopen = () => {
-      wire.received("101 Switching Protocols");
+      onWire("note", "socket open");
       resolve((socket = opening));
     };
     opening.onclose = ({ code, reason }) => {
-      wire.note(`socket closed: ${code} ${reason}`);
-      reject(new Failure(UNREACHABLE)); // nothing where it was open
-      call?.inbox.close();
+      onWire("note", `socket closed: ${code} ${reason}`);
+      reject(new Failure(UNREACHABLE)); // says nothing where it was open
+      if (opening === socket) call?.inbox.close();
     };
   });
 }
@@ -236,19 +216,20 @@ const transports = {
   events: { name: "SSE", stream: overEvents },
   socket: { name: "WebSocket", stream: overSocket },
 };
-let running = null;
+let running = null; // stops the answer that comes in
+let asked = "";
 
 async function ask() {
   const { name, stream } = transports[composer.elements.transport.value];
-  const question = { prompt: prompt.value, pace: pace.valueAsNumber };
-  const exchange = startExchange(question.prompt, name);
+  asked = prompt.value;
   const { signal } = (running = new AbortController());
-  let done = null;
+  const exchange = startExchange(name, signal);
+  Object.assign(wire, { began: performance.now(), first: true });
   setBusy(true);
-  wire.begin();
   show("waiting", "Waiting");
+  let done = null;
   try {
-    for await (const { event, data } of stream(question, signal)) {
+    for await (const { event, data } of stream({ prompt: asked, pace: pace.valueAsNumber }, signal)) {
       if (event === "token") exchange.add(data);
       if (event === "done") done = data;
     }
@@ -257,7 +238,7 @@ async function ask() {
     if (!signal.aborted && !done) exchange.fail(error);
     if (!(error instanceof Failure)) console.error(error);
   }
-  if (done) exchange.finish(done);
+  if (done) exchange.finish(done.topic);
   else if (signal.aborted) exchange.stop();
   running = null;
   setBusy(false);
@@ -266,85 +247,90 @@ async function ask() {
 function stop() {
   if (!running || running.signal.aborted) return;
   show("waiting", "Stopping");
-  stopButton.disabled = true;
   running.abort();
 }
 
-function startExchange(question, via) {
-  welcome.hidden = true;
-  const article = document.getElementById("exchange").content.cloneNode(true).firstElementChild;
-  const [title, tag, answer, outcome] = ["h3", ".via", ".answer", ".outcome"].map((at) => article.querySelector(at));
-  title.textContent = question.trim() || "(an empty question)";
-  tag.textContent = via;
-  article.className = "streaming";
+function startExchange(via, signal) {
+  const question = asked.trim() || "(an empty question)";
+  const text = new Text();
+  const outcome = element("p", "outcome");
+  const head = element("div", "question", element("h3", "", question), element("span", "via", via));
+  const article = element("article", "streaming", head, element("p", "answer", text), outcome);
+  const transcript = byId("transcript");
+  byId("welcome").hidden = true;
   transcript.append(article);
   if (transcript.querySelectorAll("article").length > EXCHANGES) transcript.querySelector("article").remove();
   transcript.scrollTop = transcript.scrollHeight;
 
-  const text = answer.appendChild(new Text());
   const began = performance.now();
   let [fresh, tokens, first] = ["", 0, 0];
   const count = () => `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
-  const screen = painter(transcript, () => {
+  const figures = () => {
+    const rate = ((tokens - 1) * 1000) / (performance.now() - first);
+    const perSecond = tokens > 1 ? ` · ${rate.toFixed(rate < 100 ? 1 : 0)}/s` : "";
+    return tokens ? `${count()}${perSecond} · first in ${Math.round(first - began)} ms` : "";
+  };
+  const panel = painter(transcript, () => {
     text.appendData(fresh);
     fresh = "";
-    if (tokens) show(running.signal.aborted ? "waiting" : "streaming", running.signal.aborted ? "Stopping" : "Streaming", measure());
+    if (!signal.aborted) show("streaming", "Streaming", figures());
   });
-  const measure = () => {
-    const rate = tokens > 1 ? `${((tokens - 1) / ((performance.now() - first) / 1000)).toFixed(1)}/s` : "";
-    return [count(), rate, `first after ${Math.round(first - began)} ms`].filter(Boolean).join(" · ");
-  };
   const end = (kind, word, said) => {
-    screen.now();
-    article.className = kind;
-    painter(transcript, () => (outcome.textContent = said)).now();
-    show(kind, word, tokens ? measure() : "");
+    panel.now();
+    show(kind, word, figures());
+    painter(transcript, () => {
+      article.className = kind;
+      outcome.textContent = said;
+    }).now();
   };
   return {
     add(token) {
       first ||= performance.now();
       tokens += 1;
       fresh += token;
-      screen.soon();
+      panel.soon();
     },
-    finish: ({ topic }) => end("done", "Done", `Complete, ${count()}${topic ? ` from the topic “${topic}”` : ""}.`),
-    stop: () => end("stopped", "Stopped", `Stopped after ${count()}. The server’s work has ended too.`),
+    finish: (topic) => end("done", "Done", `Complete: ${count()}${topic ? ` from the topic “${topic}”` : ""}.`),
+    stop: () => end("stopped", "Stopped", `Stopped after ${count()}.`),
     fail(error) {
       outcome.setAttribute("role", "alert");
-      end("failed", "Failed", error instanceof Failure ? error.message : `This page failed: ${error.message}`);
+      end("failed", "Failed", error instanceof Failure ? error.message : `This page has a fault: ${error.message}`);
     },
   };
 }
 
-/** Numbers stand outside of the live region: nobody wants each of them read out. */
-function show(kind, word, numbers = "") {
+/** Figures are no part of the live region: nobody wants each of them read out. */
+function show(kind, word, figures = "") {
+  const state = byId("state");
   state.dataset.state = kind;
   if (state.textContent !== word) state.textContent = word;
-  figures.textContent = numbers;
+  byId("figures").textContent = figures;
 }
 
 function setBusy(busy) {
   const focused = document.activeElement;
   askButton.disabled = examples.disabled = busy;
   stopButton.disabled = !busy;
-  if (busy && focused !== prompt && focused.matches("button")) stopButton.focus();
-  // On a touch screen, focus would bring the keyboard up over the answer.
-  if (!busy && !matchMedia("(pointer: coarse)").matches) prompt.focus({ preventScroll: true });
-  if (!busy) prompt.select();
+  if (busy && focused.matches("button")) stopButton.focus();
+  if (!busy && (composer.contains(focused) || focused === document.body)) returnToPrompt();
 }
 
-composer.addEventListener("submit", (event) => {
+function returnToPrompt() {
+  if (matchMedia("(pointer: coarse)").matches) return; // its keyboard would come up over the answer
+  prompt.focus({ preventScroll: true });
+  if (prompt.value === asked) prompt.select(); // what has been typed since is kept
+}
+
+function askUnlessRunning(event) {
   event.preventDefault();
   if (!running) ask();
-});
+}
+
+composer.addEventListener("submit", askUnlessRunning);
 prompt.addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  if (!running) ask();
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) askUnlessRunning(event);
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
-});
+document.addEventListener("keydown", ({ key }) => key === "Escape" && stop());
 stopButton.addEventListener("click", stop);
 examples.addEventListener("click", ({ target }) => {
   if (!target.matches("button")) return;
@@ -352,5 +338,5 @@ examples.addEventListener("click", ({ target }) => {
   ask();
 });
 pace.addEventListener("input", () => {
-  seconds.textContent = `${pace.valueAsNumber.toFixed(2)} s`;
+  byId("seconds").textContent = `${pace.valueAsNumber.toFixed(2)} s/word`;
 });

@@ -90,7 +90,8 @@ class Client:
     def _scope(self, path: str, headers: Mapping[str, str], params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """What any request has in its ASGI scope."""
         path, _, query = path.partition("?")
-        fields = {"host": "testserver", **self._headers, **headers}
+        given = {name.lower(): value for name, value in (*self._headers.items(), *headers.items())}
+        fields = {"host": "testserver", **given}
         if self.cookies and "cookie" not in fields:
             fields["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return {
@@ -100,7 +101,7 @@ class Client:
             "raw_path": quote(path, safe="/%:@!$&'()*+,;=~").encode(),
             "query_string": (urlencode(params, doseq=True) if params else query).encode(),
             "root_path": "",
-            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()],
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in fields.items()],
             "client": ("127.0.0.1", 0),
             "server": ("testserver", 80),
         }

@@ -108,7 +108,11 @@ class Socket:
         await self.send({"messageType": "cancel", "messageId": id})
 
     async def receive(self) -> Any:
-        """The next message, read as JSON.
+        """The next message, read as JSON; raises like `receive_text`."""
+        return msgspec.json.decode(await self.receive_text())
+
+    async def receive_text(self) -> str:
+        """The next message.
 
         Raises:
             EOFError: the application has closed the socket; `close_code` tells why.
@@ -119,7 +123,7 @@ class Socket:
         if message["type"] != "websocket.send":
             self.close_code = message["code"]
             raise EOFError(f"the socket was closed with {self.close_code}: {message['reason']}")
-        return msgspec.json.decode(message["text"])
+        return str(message["text"])
 
     async def _next(self) -> dict[str, Any]:
         with suppress(trio.EndOfChannel):

@@ -178,21 +178,23 @@ class Conversation:
                 self._close_with = (TOO_BIG, f"a message has at most {self._config.max_message_size} bytes")
                 return
             try:
-                self._hear(said)
+                answer = self._hear(said)
             except Refused as refused:
-                await self._refusals.send(self._refusal(refused, refused.id))
+                answer = self._refusal(refused, refused.id)
+            if answer is not None:
+                await self._refusals.send(answer)
 
-    def _hear(self, said: str | bytes) -> None:
-        """Do as a message says, or raise why not."""
+    def _hear(self, said: str | bytes) -> bytes | None:
+        """Do as a message says, or raise why not; returns what is to be answered at once."""
         within_rate = self._count_message()
         what = messages.read(said)
         if isinstance(what, Cancel):
-            self._cancel(what)
-        elif within_rate:
-            self._ask(what)
-        else:
+            return self._cancel(what)
+        if not within_rate:
             limit = self._config.max_messages_per_second
             _refuse(f"more than {limit} messages in a second; send fewer", ErrorType.CONNECTION_RATE_LIMITED, what.id)
+        self._ask(what)
+        return None
 
     def _count_message(self) -> bool:
         """Whether this message is within the rate; a second begins with the first message after the last one."""
@@ -215,7 +217,7 @@ class Conversation:
         limit = self._config.max_calls
         must_wait = len(self._running) >= limit
         if must_wait and len(self._waiting) >= limit:
-            said = f"{limit} calls run on this socket and as many wait: let some end, or cancel them"
+            said = f"{limit} calls run on this socket and as many wait; let some end, or cancel them"
             _refuse(said, ErrorType.CONNECTION_RATE_LIMITED, ask.id)
         self._count += 1
         asked = _Asked(ask, action, f"{self._correlation_id}.{self._count}")
@@ -226,16 +228,17 @@ class Conversation:
         else:
             self._start(asked)
 
-    def _cancel(self, cancel: Cancel) -> None:
+    def _cancel(self, cancel: Cancel) -> bytes | None:
+        """Cancel a call, which answers for itself; what waits is answered here. Nothing, where the two have crossed."""
         asked = self._taken.get(cancel.key)
         if asked is None:
-            return  # it has been answered: the two have crossed
+            return None
         if asked in self._running:
             self._running[asked].cancel()
-        else:
-            self._waiting.remove(asked)
-            self._give_back(asked)
-            _refuse(cancelled().message, cancelled().type, asked.ask.id)
+            return None
+        self._waiting.remove(asked)
+        self._give_back(asked)
+        return Frames(asked.ask.id).error(cancelled().payload())
 
     # Calls
 
@@ -268,9 +271,8 @@ class Conversation:
             self._reading.cancel()
 
     def _refusal(self, error: TypedError, id: bytes) -> bytes:  # noqa: A002 - as on the wire
-        self._app.log.info(
-            "refused", url=self._path, error=error.message, correlation_id=self._correlation_id, status=error.status
-        )
+        """What is said of what never became a call: to its client, and in the log."""
+        self._app.log.info("refused", url=self._path, error=error.message, correlation_id=self._correlation_id)
         return Frames(id).error(error.payload(debug=self._app.config.debug))
 
 

@@ -38,7 +38,9 @@ def text_decoder(content_type: str) -> codecs.IncrementalDecoder | None:
 
 def _decoder(charset: str) -> codecs.IncrementalDecoder | None:
     try:
+        b"a".decode(charset, "replace")  # which takes nothing but text encodings
         decoder = codecs.getincrementaldecoder(charset)("replace")
-    except (LookupError, TypeError):  # there is none of that name, or it decodes nothing piece by piece
+        decoder.decode(b"")
+    except (LookupError, UnicodeError):  # there is none of that name, or none that takes things as they come
         return None
-    return decoder if isinstance(decoder.decode(b""), str) else None
+    return decoder
