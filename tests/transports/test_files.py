@@ -228,14 +228,13 @@ async def test_a_reader_that_leaves_stops_the_file_and_one_that_takes_nothing_is
 async def test_a_stop_bounds_a_file_too(folder, autojump_clock):
     with (folder / "large.bin").open("wb") as file:
         file.truncate(5_000_000)
-    async with open_client(serve(folder, drain_timeout=2)) as client:
-        async with client.stream("GET", "/large.bin") as stream:
-            await stream.receive_bytes()
-            await wait_all_tasks_blocked(0.05)
-            client.shut_down()
-            await stream.over.wait()
-            await stream.read()
-            assert stream.complete is False
+    async with open_client(serve(folder, drain_timeout=2)) as client, client.stream("GET", "/large.bin") as stream:
+        await stream.receive_bytes()
+        await wait_all_tasks_blocked(0.05)
+        client.shut_down()
+        await stream.over.wait()
+        await stream.read()
+        assert stream.complete is False
 
 
 async def test_a_body_that_is_too_large_is_refused_for_a_file_too(folder):
