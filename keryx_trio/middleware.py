@@ -69,7 +69,7 @@ class Middleware:
         Args:
             params: the structured inputs.
             connection: the connection as this call sees it.
-            error: what was raised, the timeout's `TypedError`, or `trio.Cancelled` where the client left.
+            error: what was raised, the timeout's `TypedError`, or `trio.Cancelled` where the client left or cancelled.
         """
 
 
