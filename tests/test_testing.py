@@ -140,6 +140,42 @@ async def test_header_fields_are_found_in_any_case():
         _ = headers["missing"]
 
 
+async def test_a_socket_tells_of_the_application_that_ends_without_a_close():
+    async def crash(scope, receive, send):
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept", "headers": []})
+
+    async with open_client(Keryx(config=Config())) as client:
+        client.app = crash
+        async with client.websocket("/x") as socket:
+            assert repr(socket) == "<Socket /x>"
+            with pytest.raises(EOFError, match="without a close"):
+                await socket.receive()
+            assert socket.close_code == 1006
+        client.app = Keryx(config=Config())
+
+
+@pytest.mark.parametrize("does", ["read", "send"])
+async def test_a_socket_minds_that_nothing_is_done_after_the_disconnect(does):
+    async def rude(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept", "headers": []})
+        assert (await receive())["type"] == "websocket.disconnect"
+        with pytest.raises(AssertionError, match="after it was told of the disconnect"):
+            await (receive() if does == "read" else send({"type": "websocket.send", "text": "x"}))
+        checked.append(True)
+
+    checked: list[bool] = []
+    app = Keryx(config=Config())
+    async with open_client(app) as client:
+        client.app = rude
+        async with client.websocket():
+            pass
+        client.app = app
+    assert checked == [True]
+
+
 @given(
     st.lists(
         st.sampled_from(

@@ -130,24 +130,15 @@ class Conversation:
                 with self._refusals, self._reading:
                     await self._read()
                 self._waiting.clear()
-                said = await self._say_goodbye()
+                said = await self._out.close(*self._close_with)
                 self._lose()
                 if said:
                     await self._await_goodbye()
         except BaseException:
             # Cancelled from outside, as by a server that waits no longer: the client is told all the same.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_CLOSE):
-                await self._say_goodbye()
+                await self._out.close(*self._close_with)
             raise
-
-    async def _say_goodbye(self) -> bool:
-        """Write the close; False where the client has left, or had it already."""
-        if self._out.closed:
-            return False
-        with suppress(trio.BrokenResourceError):  # it left just now, which is a goodbye too
-            await self._out.close(*self._close_with)
-            return True
-        return False
 
     async def _await_goodbye(self) -> None:
         """Read on for a moment: a connection closed under a client that still sends takes the close with it."""

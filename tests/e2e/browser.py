@@ -55,6 +55,39 @@ class Browser:
             await trio.sleep(0.01)
         return value
 
+    async def type(self, selector: str, keys: str) -> None:
+        """Press keys in an element, as a person does; WebDriver has characters for those that write nothing."""
+        element = await self._find(selector)
+        await self._command(f"element/{element}/value", text=keys)
+
+    async def press(self, key: str) -> None:
+        """Press a key, and let it go; it reaches whatever has the focus."""
+        strokes = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        await self._command("actions", actions=[{"type": "key", "id": "keyboard", "actions": strokes}])
+
+    async def click(self, selector: str) -> None:
+        """Click on an element, which must be there to be seen."""
+        element = await self._find(selector)
+        await self._command(f"element/{element}/click")
+
+    async def at_start(self, script: str) -> None:
+        """Run a script in each page from now on, before anything of the page itself."""
+        await self._devtools("Page.addScriptToEvaluateOnNewDocument", source=script)
+
+    async def resize(self, width: int, height: int) -> None:
+        """Make the page's part of the window as large, in CSS pixels."""
+        await self._devtools(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+
+    async def _find(self, selector: str) -> str:
+        found = await self._command("element", using="css selector", value=selector)
+        element: str = next(iter(found.values()))
+        return element
+
+    async def _devtools(self, method: str, **params: Any) -> Any:
+        return await self._command("goog/cdp/execute", cmd=method, params=params)
+
     async def _command(self, name: str, **body: Any) -> Any:
         return _value(await self.driver.post(f"{self.session}/{name}", json=body))
 

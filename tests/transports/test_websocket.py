@@ -791,6 +791,38 @@ async def test_comments_have_no_place_and_are_no_events(autojump_clock, lines):
 # The end
 
 
+async def test_what_waits_to_be_sent_before_there_is_a_reader_takes_its_form_then(lines):
+    app = make_app()
+
+    @app.action("early")
+    async def early(connection: Connection) -> StreamingResponse:
+        sse = StreamingResponse.sse()
+        connection.nursery.start_soon(fill, sse)
+        await wait_all_tasks_blocked()
+        return sse
+
+    async def fill(sse: EventStream) -> None:
+        for number in range(64):
+            await sse.send(number)
+        await sse.comment("waits for room, and has no place")
+        await sse.send("last")
+
+    async with open_client(app) as client, client.websocket() as socket:
+        await socket.ask("early", id=1)
+        chunks = [(await socket.receive()).get("chunk") for _ in range(66)]
+    assert chunks == [*range(64), "last", None]
+
+
+async def test_a_client_that_leaves_before_it_is_told_to_is_no_error(lines):
+    app = make_app(max_message_size=10)
+    async with open_client(app) as client, client.websocket() as socket:
+        await socket.send("x" * 11)
+        await wait_all_tasks_blocked()  # the close waits to be read
+        socket.leave()
+        await socket.over.wait()
+    assert not [line for line in lines() if "failed" in line or "error" in line]
+
+
 async def test_an_idle_socket_is_closed_as_soon_as_the_application_stops(autojump_clock):
     async with open_client(make_app()) as client, client.websocket() as socket:
         await wait_all_tasks_blocked()
