@@ -4,13 +4,11 @@ const WIRE_LINES = 400;
 const MESSAGE_SHOWN = 4000;
 const EXCHANGES = 20;
 const CANCEL_PATIENCE = 3000;
-const UNREACHABLE = "The server can’t be reached. Is it running?";
+const UNREACHABLE = "The server can't be reached. Is it running?";
 const BROKE_OFF = "The connection broke off before the end of the answer.";
 
 const byId = (id) => document.getElementById(id);
-const [composer, prompt, pace, examples, askButton, stopButton] = [
-  "composer", "prompt", "pace", "examples", "ask", "stop",
-].map(byId);
+const [composer, prompt, pace, transcript] = ["composer", "prompt", "pace", "transcript"].map(byId);
 
 /** What went wrong, in words for a person. */
 class Failure extends Error {}
@@ -77,7 +75,8 @@ function wireRow({ kind, ms, text, first }) {
   Object.assign(way, { role: "img", ariaLabel: kind });
   const parts = text.split(/^([\w-]+:)/m); // names of fields, of headers and of events alike, are every second one
   const words = parts.map((part, at) => (at % 2 ? element("span", "field", part) : part));
-  return element("li", first ? `${kind} first` : kind, element("span", "ms", ms), way, element("span", "text", ...words));
+  const [time, message] = [element("span", "ms", ms), element("span", "text", ...words)];
+  return element("li", first ? `${kind} first` : kind, time, way, message);
 }
 
 // Transports: each yields { event, data } until the answer ends, however that comes; the signal stops it
@@ -100,13 +99,13 @@ async function* overEvents(question, signal) {
     for (const { raw, event, data } of parser.feed(decoder.decode(bytes, { stream: true }))) {
       onWire("received", raw);
       if (event === "error") throw refusal(JSON.parse(data));
-      if (data !== null) yield { event, data: event === "token" ? data : JSON.parse(data) };
+      if (data !== null) yield { event, data: event === "done" ? JSON.parse(data) : data };
     }
   }
 }
 
 async function httpFailure(response) {
-  const text = await response.text();
+  const text = await response.text().catch(() => "");
   onWire("received", text);
   try {
     return refusal(JSON.parse(text).error);
@@ -119,7 +118,7 @@ async function* chunks(stream) {
   const reader = stream.getReader();
   try {
     for (;;) {
-      const { done, value } = await reader.read().catch(() => ({ done: true })); // a stream that broke off has ended too
+      const { done, value } = await reader.read().catch(() => ({ done: true })); // one that broke off has ended too
       if (done) return;
       yield value;
     }
@@ -212,15 +211,12 @@ function openSocket(signal) {
 
 // The page
 
-const transports = {
-  events: { name: "SSE", stream: overEvents },
-  socket: { name: "WebSocket", stream: overSocket },
-};
+const transports = { events: ["SSE", overEvents], socket: ["WebSocket", overSocket] };
 let running = null; // stops the answer that comes in
 let asked = "";
 
 async function ask() {
-  const { name, stream } = transports[composer.elements.transport.value];
+  const [name, stream] = transports[composer.elements.transport.value];
   asked = prompt.value;
   const { signal } = (running = new AbortController());
   const exchange = startExchange(name, signal);
@@ -246,8 +242,8 @@ async function ask() {
 
 function stop() {
   if (!running || running.signal.aborted) return;
-  show("waiting", "Stopping");
   running.abort();
+  show("waiting", "Stopping", byId("figures").textContent);
 }
 
 function startExchange(via, signal) {
@@ -256,32 +252,30 @@ function startExchange(via, signal) {
   const outcome = element("p", "outcome");
   const head = element("div", "question", element("h3", "", question), element("span", "via", via));
   const article = element("article", "streaming", head, element("p", "answer", text), outcome);
-  const transcript = byId("transcript");
   byId("welcome").hidden = true;
   transcript.append(article);
   if (transcript.querySelectorAll("article").length > EXCHANGES) transcript.querySelector("article").remove();
   transcript.scrollTop = transcript.scrollHeight;
 
   const began = performance.now();
-  let [fresh, tokens, first] = ["", 0, 0];
+  let [fresh, tokens, first, said] = ["", 0, 0, ""];
   const count = () => `${tokens} ${tokens === 1 ? "token" : "tokens"}`;
   const figures = () => {
     const rate = ((tokens - 1) * 1000) / (performance.now() - first);
     const perSecond = tokens > 1 ? ` · ${rate.toFixed(rate < 100 ? 1 : 0)}/s` : "";
-    return tokens ? `${count()}${perSecond} · first in ${Math.round(first - began)} ms` : "";
+    return tokens ? `${count()}${perSecond} · first in ${Math.round(first - began)} ms` : "no tokens";
   };
   const panel = painter(transcript, () => {
     text.appendData(fresh);
     fresh = "";
-    if (!signal.aborted) show("streaming", "Streaming", figures());
+    outcome.textContent = said;
+    if (!said && !signal.aborted) show("streaming", "Streaming", figures());
   });
-  const end = (kind, word, said) => {
+  const end = (kind, word, words) => {
+    article.className = kind;
+    said = words;
     panel.now();
     show(kind, word, figures());
-    painter(transcript, () => {
-      article.className = kind;
-      outcome.textContent = said;
-    }).now();
   };
   return {
     add(token) {
@@ -300,7 +294,7 @@ function startExchange(via, signal) {
 }
 
 /** Figures are no part of the live region: nobody wants each of them read out. */
-function show(kind, word, figures = "") {
+function show(kind, word, figures = "no tokens yet") {
   const state = byId("state");
   state.dataset.state = kind;
   if (state.textContent !== word) state.textContent = word;
@@ -309,9 +303,9 @@ function show(kind, word, figures = "") {
 
 function setBusy(busy) {
   const focused = document.activeElement;
-  askButton.disabled = examples.disabled = busy;
-  stopButton.disabled = !busy;
-  if (busy && focused.matches("button")) stopButton.focus();
+  byId("ask").disabled = byId("examples").disabled = busy;
+  byId("stop").disabled = !busy;
+  if (busy && focused.matches("button")) byId("stop").focus();
   if (!busy && (composer.contains(focused) || focused === document.body)) returnToPrompt();
 }
 
@@ -321,18 +315,18 @@ function returnToPrompt() {
   if (prompt.value === asked) prompt.select(); // what has been typed since is kept
 }
 
-function askUnlessRunning(event) {
+composer.addEventListener("submit", (event) => {
   event.preventDefault();
   if (!running) ask();
-}
-
-composer.addEventListener("submit", askUnlessRunning);
+});
 prompt.addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) askUnlessRunning(event);
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  composer.requestSubmit();
 });
 document.addEventListener("keydown", ({ key }) => key === "Escape" && stop());
-stopButton.addEventListener("click", stop);
-examples.addEventListener("click", ({ target }) => {
+byId("stop").addEventListener("click", stop);
+byId("examples").addEventListener("click", ({ target }) => {
   if (!target.matches("button")) return;
   prompt.value = target.textContent;
   ask();

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import trio
 
@@ -57,9 +57,8 @@ class Folder:
         """Whether a path is in it, whether or not there is a file."""
         return f"{path}/".startswith(self.prefix)
 
-    async def find(self, exchange: Exchange) -> FileAnswer | None:
-        """What answers a GET or HEAD; None where there is no such file."""
-        path = unquote(exchange.raw_path)
+    async def find(self, path: str, exchange: Exchange) -> FileAnswer | None:
+        """What answers a GET or HEAD of a decoded path; None where there is no such file."""
         inside = path[len(self.prefix) :]
         if any(part.startswith(".") and part != ".well-known" for part in inside.split("/")):
             return None  # hidden files are seldom put there to be seen

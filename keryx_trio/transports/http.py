@@ -136,16 +136,35 @@ class HttpRequest:
             connection = self._connection()
             with app.connected(connection):
                 await self._run(*found, connection)
-        elif not app.router.methods(path):
-            if await self._send_file(path):
-                return
-            await self._refuse(TypedError(f"no action answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
-        elif exchange.method == "OPTIONS":
-            await exchange.refuse(204, [*self._reply.base, self._allow()], b"")
+        elif methods := app.router.methods(path):
+            await self._refuse_method(methods)
         else:
-            allowed = self._allow()[1].decode()
+            await self._look_for_a_file(path)
+
+    async def _look_for_a_file(self, path: str) -> None:
+        """Answer with a file of a folder, or say that there is nothing."""
+        exchange, decoded = self._exchange, unquote(path)
+        folder = next((folder for folder in self._transport.folders if folder.has(decoded)), None)
+        file = None if folder is None else await folder.find(decoded, exchange)
+        if file is None:
+            await self._refuse(TypedError(f"nothing answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
+        elif exchange.method not in ("GET", "HEAD"):
+            await self._refuse_method(["GET", "HEAD"])
+        else:
+            with self._reading:
+                await exchange.body(self._app.config.max_body_size)  # which none of these should have
+            await files.send_file(file, exchange, self._reply.base)
+
+    async def _refuse_method(self, methods: list[str]) -> None:
+        """Say which methods a path answers."""
+        exchange = self._exchange
+        allowed = ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"])
+        allow = (b"allow", allowed.encode())
+        if exchange.method == "OPTIONS":
+            await exchange.refuse(204, [*self._reply.base, allow], b"")
+        else:
             message = f"{self._shown_path()} does not answer {exchange.method}; it answers {allowed}"
-            await self._refuse(TypedError(message, ErrorType.CONNECTION_METHOD_NOT_ALLOWED))
+            await self._refuse(TypedError(message, ErrorType.CONNECTION_METHOD_NOT_ALLOWED), allow)
 
     async def _run(self, action: Action[..., Any], path: dict[str, str], connection: Connection) -> None:
         """Read the request to its end, and make the call of it."""
@@ -168,20 +187,8 @@ class HttpRequest:
         finally:
             raw.close()
 
-    async def _send_file(self, path: str) -> bool:
-        """Answer with a file, where there is one for that path."""
-        exchange = self._exchange
-        folder = next((folder for folder in self._transport.folders if folder.has(unquote(path))), None)
-        file = await folder.find(exchange) if folder is not None and exchange.method in ("GET", "HEAD") else None
-        if file is None:
-            return False
-        with self._reading:
-            await exchange.body(self._app.config.max_body_size)  # which none of these should have
-        await files.send_file(file, exchange, self._reply.base)
-        return True
-
-    async def _refuse(self, error: TypedError) -> None:
-        """Answer what never became a call."""
+    async def _refuse(self, error: TypedError, *more: tuple[bytes, bytes]) -> None:
+        """Answer what never became a call; `more` are further header fields."""
         exchange, reply = self._exchange, self._reply
         self._app.log.info(
             "refused",
@@ -191,9 +198,8 @@ class HttpRequest:
             error=error.message,
             correlation_id=reply.correlation_id,
         )
-        extra = [self._allow()] if error.type is ErrorType.CONNECTION_METHOD_NOT_ALLOWED else []
         status, fields, body = reply.error_parts(error, error.payload(debug=self._app.config.debug))
-        await exchange.refuse(status, fields + extra, body)
+        await exchange.refuse(status, [*fields, *more], body)
 
     def _shown_path(self) -> str:
         """The path as it may be told: without the segments that are secret inputs of what it leads to."""
@@ -203,10 +209,6 @@ class HttpRequest:
             if found is not None and found[1]:  # it has parameters
                 path = _without_secrets(path, found[0])
         return path
-
-    def _allow(self) -> tuple[bytes, bytes]:
-        methods = self._app.router.methods(self._exchange.raw_path)
-        return b"allow", ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"]).encode()
 
     def _connection(self) -> Connection:
         client = self._transport.clients.client(self._exchange.scope, self._exchange.headers, ConnectionType.WEB)

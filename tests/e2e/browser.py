@@ -15,10 +15,13 @@ from typing import Any, Final
 
 import attrs
 import httpx
+import pytest
 import trio
 
 DRIVER: Final = shutil.which("chromedriver")
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+needs_browser = pytest.mark.skipif(not (DRIVER and CHROMIUM), reason="there is no chromium with its chromedriver")
 
 OPTIONS: Final = (
     "--headless",

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 
 from keryx_trio import Config, Connection, EventStream, Keryx, Response, StreamingResponse, Web
-from tests.e2e.browser import CHROMIUM, DRIVER, open_browser
+from tests.e2e.browser import needs_browser, open_browser
 from tests.e2e.serving import serve, until
 
-pytestmark = pytest.mark.skipif(not (DRIVER and CHROMIUM), reason="there is no chromium with its chromedriver")
+pytestmark = needs_browser
 
 PAGE = "<!doctype html><title>events</title><script src='/api/script.js'></script>"
 SCRIPT = """

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pytest
 import trio
 
-from tests.e2e.browser import CHROMIUM, DRIVER, open_browser
+from tests.e2e.browser import needs_browser, open_browser
 from tests.e2e.serving import needs_curl, serve_process
 
 QUESTION = "/api/chat/stream?prompt=what+is+a+lambda&pace=0.02"
@@ -45,7 +44,7 @@ async def test_curl_shows_the_tokens_as_they_come(measured: Callable[[str], None
     measured(f"{len(tokens)} tokens in {len(arrivals)} pieces over {arrivals[-1] - arrivals[0]:.2f} s")
 
 
-@pytest.mark.skipif(not (DRIVER and CHROMIUM), reason="there is no chromium with its chromedriver")
+@needs_browser
 async def test_an_event_source_shows_the_tokens_and_stays_away_after_the_end(
     tmp_path: Path, measured: Callable[[str], None]
 ) -> None:

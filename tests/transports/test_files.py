@@ -181,8 +181,11 @@ async def test_actions_win_over_files_and_only_get_and_head_are_answered(folder)
         assert (await client.get("/api/echo")).json() == "from the action"
         assert (await client.get("/api/other")).text == "from the file"
         assert (await client.post("/api/echo")).status == 405
-        assert (await client.post("/style.css", content=b"x")).status == 404
-        assert (await client.request("OPTIONS", "/style.css")).status == 404
+        posted = await client.post("/style.css", content=b"x")
+        assert (posted.status, posted.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+        asked = await client.request("OPTIONS", "/style.css")
+        assert (asked.status, asked.headers["allow"]) == (204, "GET, HEAD, OPTIONS")
+        assert (await client.post("/none.css")).status == 404
 
 
 async def test_the_longest_prefix_wins_and_falls_through_to_no_other(folder, tmp_path):
