@@ -15,7 +15,7 @@ from .limits import RateLimit, RequireSession
 from .response import Response
 from .streaming import ByteStream, Event, EventStream, StreamingResponse
 from .errors import ErrorType, TypedError
-from .config import Config
+from .config import Config, McpConfig
 
 __all__ = [
     "SECRET",
@@ -29,6 +29,7 @@ __all__ = [
     "EventStream",
     "Keryx",
     "Mcp",
+    "McpConfig",
     "Middleware",
     "RateLimit",
     "RequireSession",

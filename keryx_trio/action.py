@@ -8,17 +8,23 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import re
+import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
 import attrs
 
 from . import routing
 from .connection import Connection
 from .inputs import Inputs
+from .inputs.schema import type_schema
 
 if TYPE_CHECKING:
     from .middleware import Middleware
+
+_VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -70,6 +76,9 @@ class Mcp:
         prompt: the action is a prompt; it returns `{"messages": [...]}`.
         read_only: a hint to the agent that the action changes nothing.
         destructive: a hint to the agent that the action may destroy something.
+
+    Raises:
+        ValueError: a malformed URI or template.
     """
 
     tool: bool = True
@@ -77,6 +86,23 @@ class Mcp:
     prompt: bool = False
     read_only: bool | None = None
     destructive: bool | None = None
+    variables: tuple[str, ...] = attrs.field(init=False, repr=False)
+    _pattern: re.Pattern[str] | None = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        parts = _VARIABLE.split(self.resource or "")
+        if any("{" in text or "}" in text for text in parts[::2]) or len(set(parts[1::2])) < len(parts[1::2]):
+            raise ValueError(f"resource {self.resource!r}: a variable is {{name}}, once, and nothing else has braces")
+        if self.resource is not None and not _SCHEME.match(self.resource):
+            raise ValueError(f"resource {self.resource!r} must be a URI, such as notes://latest or notes://{{id}}")
+        pattern = "".join(re.escape(part) if place % 2 == 0 else "([^/?#]+)" for place, part in enumerate(parts))
+        object.__setattr__(self, "variables", tuple(parts[1::2]))
+        object.__setattr__(self, "_pattern", re.compile(pattern) if self.resource else None)
+
+    def match(self, uri: str) -> dict[str, str] | None:
+        """The variables of the template in a URI, percent-encoded as they are there; None where it is another's."""
+        found = self._pattern.fullmatch(uri) if self._pattern is not None else None
+        return None if found is None else dict(zip(self.variables, found.groups(), strict=True))
 
 
 @attrs.frozen
@@ -125,6 +151,9 @@ class Action(Generic[P, R]):
         for parameter in web.parameters if web else ():
             if parameter not in self.inputs.keys:
                 raise TypeError(f"action {name}: its route has {{{parameter}}}, which is no input of the function")
+        for variable in self.mcp.variables:
+            if variable not in self.inputs.keys:
+                raise TypeError(f"action {name}: its resource has {{{variable}}}, which is no input of the function")
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -133,6 +162,23 @@ class Action(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Action {self.name}>"
+
+    @property
+    def tool_name(self) -> str:
+        """Its name among the tools of an agent."""
+        return self.name.replace(":", "-")
+
+    def output_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of what it returns, where its annotation says that this is an object; else None."""
+        try:
+            annotation = typing.get_type_hints(inspect.unwrap(self.function), include_extras=True).get("return", Any)
+        except (NameError, TypeError):  # a name that is not there when the program runs
+            return None
+        schema = type_schema(annotation) or {}
+        if "$ref" in schema:
+            name = schema.pop("$ref").rpartition("/")[2]
+            schema = {**schema["$defs"][name], **schema}
+        return schema if schema.get("type") == "object" else None
 
 
 def action(

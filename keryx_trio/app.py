@@ -12,16 +12,17 @@ import math
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from types import ModuleType, TracebackType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self, TypeVar
 
+import attrs
 import trio
 
 from . import logs
 from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
-from .config import Config
+from .config import Config, ConfigError, McpConfig
 from .connection import Connection
 from .errors import ErrorType, TypedError, text_of, unwrap
 from .middleware import Middleware
@@ -32,9 +33,12 @@ from .transports.files import Folder
 from .transports.http import HttpTransport
 from .transports.websocket import WebSocketTransport
 
+if TYPE_CHECKING:
+    from .transports.mcp import McpTransport
+
 P = ParamSpec("P")
 R = TypeVar("R")
-DRAIN_MARGIN: Final = LAST_WRITES + 0.1
+DRAIN_MARGIN: Final = LAST_WRITES + 0.2
 """How long after the drain what was stopped then may take to end, in seconds."""
 
 Lifespan = Callable[["Keryx"], AbstractAsyncContextManager[Any]]
@@ -59,6 +63,7 @@ class Keryx:
         actions: actions, or modules whose actions are taken.
         config: the settings; by default from the environment (`Config.from_env()`).
         store: the URL of where sessions and counters live; by default `config.store`.
+        mcp: whether agents are served over the Model Context Protocol, or how; by default `config.mcp`.
         middleware: runs around every action, outside the action's own.
         lifespan: `lifespan(app)` is an async context manager, entered before the first call and left after the last;
             what it yields is `app.state`.
@@ -80,10 +85,11 @@ class Keryx:
         *,
         config: Config | None = None,
         store: str | None = None,
+        mcp: bool | McpConfig | None = None,
         middleware: Sequence[Middleware] = (),
         lifespan: Lifespan | None = None,
     ) -> None:
-        self.config = config or Config.from_env()
+        self.config = _with_mcp(config or Config.from_env(), mcp)
         self.log = logs.Log(self.config.log)
         self.store = make_store(store or self.config.store, self.log)
         self.connections: dict[str, Connection] = {}
@@ -93,6 +99,7 @@ class Keryx:
         self.drain_deadline: float | None = None
         self.router: Router[Action[..., Any]] = Router()
         self._actions: dict[str, Action[..., Any]] = {}
+        self.tools: dict[str, Action[..., Any]] = {}  # by the names that agents know
         self._middleware = tuple(middleware)
         self._around: dict[str, tuple[Middleware, ...]] = {}
         self._lifespan = lifespan
@@ -100,6 +107,7 @@ class Keryx:
         self._running: AbstractAsyncContextManager[Self] | None = None
         self._http = HttpTransport(self)
         self._websocket = WebSocketTransport(self)
+        self._mcp = _mcp_transport(self) if self.config.mcp.enabled else None
         for each in actions:
             self.add(each)
 
@@ -160,11 +168,15 @@ class Keryx:
     def _register(self, added: Action[..., Any]) -> None:
         if added.name in self._actions:
             raise ValueError(f"action {added.name}: there is an action of that name already")
+        if added.mcp.tool and (other := self.tools.get(added.tool_name)):
+            raise ValueError(f"action {added.name}: its name as a tool, {added.tool_name}, is that of {other.name} too")
         for method in added.web.method if added.web else ():
             route = self.config.api_route + added.web.route if added.web else ""
             taken = self.router.add(method, route, added)
             if taken is not None:
                 raise ValueError(f"action {added.name}: {method} {route} is taken by action {taken.name}")
+        if added.mcp.tool:
+            self.tools[added.tool_name] = added
         self._actions[added.name] = added
         self._around[added.name] = (*self._middleware, *added.middleware)
 
@@ -270,13 +282,17 @@ class Keryx:
                 held = trio.Event()
                 self._nursery = await outer.start(self._hold_nursery, held)
                 try:
-                    async with self.store.open(), _entered(self._lifespan, self) as self.state:
+                    async with (
+                        self.store.open(),
+                        _entered(self._lifespan, self) as self.state,
+                        self._mcp.running() if self._mcp is not None else nullcontext(),
+                    ):
                         self.log.info("sessions and counters live here", store=self.store.url)
                         outer.start_soon(self._keep_sessions)
                         try:
                             yield self
                         finally:
-                            await self._drain()  # noqa: ASYNC102 - shielded, and bounded, in there
+                            await self.drain()  # noqa: ASYNC102 - shielded, and bounded, in there
                             self._nursery.cancel_scope.cancel()
                             with trio.CancelScope(shield=True):
                                 await held.wait()
@@ -327,8 +343,8 @@ class Keryx:
             if not self._calls:
                 self._idle.unpark_all()
 
-    async def _drain(self) -> None:
-        """Wait for the open calls, no longer than the shutdown allows, and name those that are left behind."""
+    async def drain(self) -> None:
+        """Shut down and wait for the open calls, no longer than that allows; those that are left behind are named."""
         with trio.CancelScope(shield=True, deadline=self.shut_down() + DRAIN_MARGIN):
             while self._calls:
                 await self._idle.park()
@@ -353,7 +369,8 @@ class Keryx:
         elif self._nursery is None:
             raise RuntimeError("the application is not running: the server must support ASGI's lifespan")
         elif kind == "http":
-            await self._http(scope, receive, send)
+            served_by = self._http if self._mcp is None or not self._mcp.serves(scope) else self._mcp
+            await served_by(scope, receive, send)
         else:
             await self._websocket(scope, receive, send)
 
@@ -371,6 +388,22 @@ class Keryx:
             await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {text_of(cause)}"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+def _with_mcp(config: Config, mcp: McpConfig | Literal[True, False] | None) -> Config:
+    if mcp is None:
+        return config
+    chosen = mcp if isinstance(mcp, McpConfig) else config.mcp
+    return attrs.evolve(config, mcp=attrs.evolve(chosen, enabled=mcp is not False))
+
+
+def _mcp_transport(app: Keryx) -> McpTransport:
+    """Imported here: most applications serve no agents, and the SDK is slow to import."""
+    try:
+        from .transports.mcp import McpTransport  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"MCP needs an extra: pip install 'keryx-trio[mcp]' ({error})") from error
+    return McpTransport(app)
 
 
 async def _refuse_start(receive: Any, send: Any) -> None:

@@ -48,7 +48,13 @@ LAST_WRITES: Final = 0.4
 
 
 class Call:
-    """One call of an action by a client. `run` it once, in the task that is its own."""
+    """One call of an action by a client. `run` it once, in the task that is its own.
+
+    Args:
+        raw: the inputs as they came.
+        text: the keys of those that came as text.
+        origin: what the log is told of where it came from.
+    """
 
     def __init__(
         self,
@@ -78,6 +84,10 @@ class Call:
         self._finished = False
 
     # What may happen to it, from outside
+
+    def describe(self) -> dict[str, str]:
+        """What the log says of a call that is left behind."""
+        return {"action": self.action.name, "correlation_id": self.connection.correlation_id}
 
     def leave(self) -> None:
         """The client has left; nothing, where it has been answered in full."""
@@ -168,6 +178,7 @@ class Call:
 
     async def _invoke(self, nursery: CallNursery) -> Any:
         """From raw inputs to the action's value; a stream's source is ready to be read."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # the client may have thought better of it before it began
         inputs = self.action.inputs
         self.account.secrets.extend(inputs.secrets(self.raw))
         self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
@@ -273,7 +284,8 @@ class Call:
     async def _deliver(self, stream: StreamingResponse) -> None:
         """Write what the stream's outbox holds until its end, and then the end."""
         outbox, reply = stream.outbox, self.reply
-        ping = self.app.ping_of(stream) if isinstance(stream, EventStream) else math.inf
+        ping = reply.ping if isinstance(stream, EventStream) else None
+        silence = self.app.ping_of(stream) if isinstance(stream, EventStream) and ping is not None else math.inf
         try:
             items = outbox.take()
             await reply.open(stream, items)
@@ -287,12 +299,12 @@ class Call:
                 elif (end := outbox.last_word()) is not None:
                     break
                 else:
-                    quiet_until = trio.current_time() + ping
+                    quiet_until = trio.current_time() + silence
                     if not await outbox.wait(min(quiet_until, self.clock.deadline)):
                         if self.clock.cancel_called:
                             outbox.finish(DONE)  # the verdict makes it the timeout's end
-                        else:
-                            await reply.ping()
+                        elif ping is not None:
+                            await ping()
             payload = data = None
             if end.error is not None:
                 _, payload = self.account.told(end.error)

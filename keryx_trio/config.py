@@ -134,7 +134,7 @@ def _check_fields(cls: type, fields: list[Any]) -> list[Any]:
             raise ConfigError(f"{cls.__name__}.{field.name} must {error}, not {value!r}") from None
 
     converter = attrs.Converter(check, takes_field=True)
-    return [field if attrs.has(field.type) else field.evolve(converter=converter) for field in fields]
+    return [field.evolve(converter=converter) if "description" in field.metadata else field for field in fields]
 
 
 def _route(route: str) -> str:
@@ -159,6 +159,17 @@ def _origins(origins: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]-]+", origin) for origin in origins):
         raise ValueError("be * or origins, such as https://app.example or http://localhost:3000")
     return origins
+
+
+def _hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    hosts = tuple(host.lower() for host in hosts)
+    if not all(re.fullmatch(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]+)?", host) for host in hosts):
+        raise ValueError("be hosts, such as app.example, localhost:8000 or [::1]")
+    return hosts
+
+
+def _latins(texts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_latin, texts))
 
 
 def _name(name: str) -> str:
@@ -274,6 +285,39 @@ class WebSocketConfig:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class McpConfig:
+    """How agents reach the actions over the Model Context Protocol.
+
+    Args:
+        verify_token: `async (token) -> AccessToken | None`, or an object that has such a method, as the MCP SDK's
+            `TokenVerifier` (`mcp.server.auth.provider`). With it only requests with a bearer token that it knows are
+            answered; the token's subject, or else its client, is `session.data["user_id"]` of the calls. Not a
+            variable of the environment.
+    """
+
+    enabled: bool = setting(False, "Whether MCP is served. Every action is a tool then, but for `Mcp(tool=False)`.")
+    route: str = setting("/mcp", "The path of its endpoint.", _route)
+    name: str = setting("keryx_trio", "The name that agents are told of the server.")
+    instructions: str = setting("", "What agents are told of how to use the server.")
+    allowed_hosts: tuple[str, ...] = setting(
+        ("localhost", "127.0.0.1", "[::1]"),
+        "The hosts by which it may be asked, with any port where none is named: against DNS rebinding.",
+        _hosts,
+    )
+    allowed_origins: tuple[str, ...] = setting(
+        (), "The origins whose pages may ask, beside those of the allowed hosts; * is any.", _origins
+    )
+    resource_url: str = setting(
+        "", "Its public URL, as its protected resource metadata tells; empty for the one that was asked.", _latin
+    )
+    authorization_servers: tuple[str, ...] = setting(
+        (), "The URLs of the servers that issue tokens for it, as its metadata tells.", _latins
+    )
+    required_scopes: tuple[str, ...] = setting((), "The scopes that a token must have.", _latins)
+    verify_token: Any = None
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
 class CompressionConfig:
     """Compression of plain HTTP answers. Streams are never compressed."""
 
@@ -303,6 +347,9 @@ class Config:
     )
     drain_timeout: float = setting(10.0, "How long a shutdown waits for the calls that run, in seconds.")
     max_body_size: int = setting(10_485_760, "The largest body of a request, in bytes.")
+    max_collected: int = setting(
+        16_777_216, "How much of a stream is collected where its whole is the result (MCP), in bytes.", _above_zero
+    )
     store: str = setting(
         "memory://", "Where sessions and counters live: memory://, sqlite:///app.db or redis://host:6379/0."
     )
@@ -316,6 +363,7 @@ class Config:
     security: SecurityConfig = attrs.field(factory=SecurityConfig)
     compression: CompressionConfig = attrs.field(factory=CompressionConfig)
     websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
+    mcp: McpConfig = attrs.field(factory=McpConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:
@@ -340,7 +388,7 @@ def settings(group: type[attrs.AttrsInstance] = Config, path: str = "") -> Itera
         here = f"{path}.{field.name}" if path else field.name
         if attrs.has(field.type):
             yield from settings(field.type, here)
-        else:
+        elif "description" in field.metadata:
             env = f"{PREFIX}_{here.replace('.', '_').upper()}"
             yield Setting(here, env, field.type, field.default, field.metadata["description"])
 
@@ -355,7 +403,7 @@ def _read(group: type[C], prefix: str, environ: Mapping[str, str], faults: list[
         name = f"{prefix}_{field.name.upper()}"
         if attrs.has(field.type):
             values[field.name] = _read(field.type, name, environ, faults)
-        elif name in environ:
+        elif name in environ and "description" in field.metadata:
             try:
                 values[field.name] = _settled(field, _parsed(field, environ[name]))
             except ValueError as error:

@@ -5,6 +5,7 @@ Owns: the one protocol between calls and transports. Does not know: either of th
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from .errors import TypedError
@@ -47,8 +48,9 @@ class Reply(Wire, Protocol):
     async def write(self, items: list[Any]) -> None:
         """Write items of the stream, together."""
 
-    async def ping(self) -> None:
-        """Show that a quiet stream is alive."""
+    @property
+    def ping(self) -> Callable[[], Awaitable[None]] | None:
+        """Shows that a quiet stream is alive, where that is for a reply to do."""
 
     async def end(self, end: End, payload: Any, data: Any) -> None:
         """End the stream.

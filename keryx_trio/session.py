@@ -9,6 +9,8 @@ read is what the store would give back: values are JSON from the moment they are
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 import secrets
@@ -36,19 +38,49 @@ class Session:
         sealed: whether a cookie can no longer be sent (a stream's head is out, or it is a WebSocket).
     """
 
-    __slots__ = ("_away", "_changes", "_config", "_data", "_known", "_presented", "_store", "id", "sealed", "stored")
+    __slots__ = (
+        "_away",
+        "_bound",
+        "_changes",
+        "_config",
+        "_data",
+        "_given",
+        "_known",
+        "_presented",
+        "_store",
+        "id",
+        "sealed",
+        "stored",
+    )
 
-    def __init__(self, store: Store, config: SessionConfig, presented: str | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: SessionConfig,
+        presented: str | None,
+        *,
+        bound_to: str | None = None,
+        given: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make one.
+
+        Args:
+            presented: the id in the client's cookie.
+            bound_to: what stands for a cookie where there are none, and cannot be guessed or chosen by a client.
+            given: values that are there without having been put in, and are not stored.
+        """
+        self._given = dict(given or {})
+        self._bound = None if bound_to is None else _id_of(bound_to)
         self._store = store
         self._config = config
         self._presented = presented if presented is not None and _ID.fullmatch(presented) else None
-        self._data: dict[str, Any] = {}
+        self._data: dict[str, Any] = dict(self._given)
         self._away = False
         self._changes = 0  # of the session, by calls that may share it
         self._known = self._presented is None  # whether the store has been asked, where there is something to ask for
-        self.id = _new_id()
+        self.id = self._bound or _new_id()
         self.stored = False
-        self.sealed = False
+        self.sealed = self._bound is not None
 
     def __repr__(self) -> str:
         return f"<Session {'stored' if self.stored else 'new'}>"
@@ -69,23 +101,20 @@ class Session:
 
         Later calls on the same connection find what others have made of it since.
         """
-        while True:
-            changes = self._changes
-            wanted = self.id if self.stored else self._presented
-            if wanted is None:
-                return
-            try:
-                values = await self._store.load_session(wanted, self._config.ttl)
-            except StoreUnavailable:
-                self._away = True
-                return
-            if changes == self._changes:
-                break
-            # Calls may share the session, and what another one has changed meanwhile is newer than what was read.
+        changes, wanted = self._changes, self.id if self.stored else self._bound or self._presented
+        if wanted is None:
+            return
+        try:
+            values = await self._store.load_session(wanted, self._config.ttl)
+        except StoreUnavailable:
+            self._away = True
+            return
+        if changes != self._changes:
+            return  # another call has changed it meanwhile: what is here is newer than what was read
         self._known, self._away = True, False
         if values is not None:
             self.id, self.stored = wanted, True
-            self._data = {key: msgspec.json.decode(value) for key, value in values.items()}
+            self._data = self._given | {key: msgspec.json.decode(value) for key, value in values.items()}
         elif self.stored:
             self._forget()
 
@@ -101,9 +130,13 @@ class Session:
         """
         values = {key: json.encode(value) for key, value in data.items()}
         await self._found()
+        known_as = self.id
         if not await self._put(values):
             self._forget()  # it ended while this call ran: what comes in now begins another one
+            known_as = self.id
             await self._put(values)
+        if self.id != known_as:
+            return  # another call has ended it meanwhile
         self.stored = True
         self._changes += 1
         self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
@@ -121,9 +154,9 @@ class Session:
         return await self._store.update_session(self.id, values, self._config.ttl, create=not self.stored)
 
     def _forget(self) -> None:
-        self._data, self.stored = {}, False
+        self._data, self.stored = dict(self._given), False
         self._changes += 1
-        self.id = "" if self.sealed else _new_id()
+        self.id = self._bound or ("" if self.sealed else _new_id())
 
     async def regenerate(self) -> None:
         """Give the session another id, as after a login, so that nobody who knew the old one shares it.
@@ -180,6 +213,11 @@ def presented_id(cookies: bytes | None, name: str) -> str | None:
         if key == name.encode("latin-1"):
             return value.strip(b'"').decode("latin-1")
     return None
+
+
+def _id_of(text: str) -> str:
+    """An id that nobody can tell `text` from, nor use as a cookie without knowing it."""
+    return base64.urlsafe_b64encode(hashlib.sha256(b"keryx_trio session\0" + text.encode()).digest()).decode()[:32]
 
 
 def _new_id() -> str:

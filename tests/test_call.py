@@ -1158,7 +1158,7 @@ async def test_cleanup_that_outlasts_the_drain_is_named_in_the_log_and_left_behi
         async with app:
             Client(app, nursery, None).stream("GET", "/api/it")
             await trio.sleep(1)
-        assert trio.current_time() == 6.5
+        assert trio.current_time() == 6.6
     assert any("left behind" in record.getMessage() for record in caplog.records)
 
 

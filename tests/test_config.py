@@ -161,6 +161,8 @@ def test_every_listed_variable_is_read():
     texts = {bool: "true", float: "1", int: "1", str: "/x", tuple[str, ...]: "x"}
     own = {
         "cors.allowed_origins": "https://a.test, https://b.test",
+        "mcp.allowed_origins": "https://a.test",
+        "websocket.allowed_origins": "https://a.test, *",
         "trusted_proxies": "127.0.0.1, 10.0.0.0/8",
         "session.cookie_name": "sid",
     }

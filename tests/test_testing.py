@@ -170,8 +170,9 @@ async def test_a_socket_minds_that_nothing_is_done_after_the_disconnect(does):
     app = Keryx(config=Config())
     async with open_client(app) as client:
         client.app = rude
-        async with client.websocket():
-            pass
+        with pytest.raises(AssertionError, match="after it was told of the disconnect"):
+            async with client.websocket():
+                pass
         client.app = app
     assert checked == [True]
 

@@ -45,6 +45,7 @@ class Socket:
         self.over = trio.Event()
         self._client, self._scope = client, scope
         self._asked = self._told = False
+        self._rude: AssertionError | None = None
         self._say, self._hear = trio.open_memory_channel[dict[str, Any]](0)
         self._send, self._receive = trio.open_memory_channel[dict[str, Any]](0)
         client.nursery.start_soon(self._run, name=f"socket {scope['path']}")
@@ -77,9 +78,15 @@ class Socket:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave, and wait until the application has noticed and cleaned up."""
+        """Leave, and wait until the application has noticed and cleaned up.
+
+        Raises:
+            AssertionError: the application has sent or read on after it was told that the client has left.
+        """
         self.leave()
         await self.over.wait()  # noqa: ASYNC102 - the test's own cancellation may end it
+        if self._rude is not None and error is None:
+            raise self._rude
 
     def leave(self) -> None:
         """Close the connection, as a client that goes away does."""
@@ -145,7 +152,8 @@ class Socket:
             await trio.lowlevel.checkpoint()
             return {"type": "websocket.connect"}
         if self._told:
-            raise AssertionError("the application reads on after it was told of the disconnect")
+            self._rude = AssertionError("the application reads on after it was told of the disconnect")
+            raise self._rude
         try:
             return await self._hear.receive()
         except trio.EndOfChannel:
@@ -154,7 +162,8 @@ class Socket:
 
     async def _take_message(self, message: dict[str, Any]) -> None:
         if self._told:
-            raise AssertionError(f"the application sent {message['type']} after it was told of the disconnect")
+            self._rude = AssertionError(f"the application sent {message['type']} after it was told of the disconnect")
+            raise self._rude
         try:
             await self._send.send(message)
         except trio.BrokenResourceError:

@@ -22,7 +22,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -52,16 +52,19 @@ SHOWN: Final = 100
 
 GOING_AWAY: Final = 1001
 TOO_BIG: Final = 1009
+FAILED: Final = 1011
 """Close codes (RFC 6455, section 7.4.1)."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Asked:
     """A call that was asked for."""
 
     ask: Ask
     action: Action[..., Any]
     correlation_id: str
+    call: Call | None = None
+    """None while it waits."""
 
 
 class Conversation:
@@ -78,8 +81,9 @@ class Conversation:
         self._correlation_id = correlation_id
         self._path = path
         self._receive = receive
-        self._out = WayOut(send, self._app.config.write_timeout, self._lose)
+        self._out = WayOut(send, self._app.config.write_timeout, self._leave)
         self._reading = trio.CancelScope()
+        self._left = False
         self._close_with = (GOING_AWAY, "the server is shutting down")
         self._taken: dict[str | float, _Asked] = {}  # by their ids, until they are answered
         self._running: dict[_Asked, Call] = {}  # until everything of them has ended
@@ -88,6 +92,7 @@ class Conversation:
         self._second, self._heard = -math.inf, 0
         self._refusals, self._untold = trio.open_memory_channel[bytes](REFUSALS)
         self._start_soon: Callable[..., None]
+        self._telling: trio.Nursery
         self.whole = trio.CancelScope()
 
     # From outside
@@ -101,20 +106,23 @@ class Conversation:
         }
 
     def shut_down(self, deadline: float) -> None:
-        """The server stops: streams end, what waits is refused, and the close comes when no call is left."""
+        """The server stops: streams end, what waits is refused, and the close comes after the last call.
+
+        Where calls outlast the deadline it does not wait for them.
+        """
         self.whole.deadline = deadline + LAST_WRITES
         self._reading.deadline = deadline + LAST_WRITES / 2
         for call in self._running.values():
             call.shut_down(deadline)
-        for asked in self._waiting:
-            with suppress(trio.WouldBlock, trio.BrokenResourceError):  # the close will tell a client that reads nothing
-                self._refusals.send_nowait(self._refusal(shutting_down(), asked.ask.id))
-        self._waiting.clear()
+        refusals = [self._refusal(Refused.of(shutting_down(), asked.ask.id)) for asked in self._drop_waiting()]
+        if refusals:
+            self._telling.start_soon(self._say, refusals)
         self._stop_reading_if_idle()
 
-    def _lose(self) -> None:
+    def _leave(self) -> None:
         """The client has left, or takes nothing any more."""
         self._reading.cancel()
+        self._drop_waiting()
         for call in list(self._running.values()):
             call.leave()
 
@@ -123,22 +131,25 @@ class Conversation:
     async def run(self) -> None:
         """Talk until the client leaves or has to be told to."""
         started_in = contextvars.copy_context()  # what one call sets, no other one finds
-        try:
-            async with trio.open_nursery() as nursery:
-                self._start_soon = functools.partial(started_in.run, nursery.start_soon)  # type: ignore[arg-type]
-                nursery.start_soon(self._tell)
-                with self._refusals, self._reading:
-                    await self._read()
-                self._waiting.clear()
-                said = await self._out.close(*self._close_with)
-                self._lose()
-                if said:
-                    await self._await_goodbye()
-        except BaseException:
-            # Cancelled from outside, as by a server that waits no longer: the client is told all the same.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_CLOSE):
+        async with trio.open_nursery() as calls:
+            self._start_soon = functools.partial(started_in.run, calls.start_soon)  # type: ignore[arg-type]
+            try:
+                async with trio.open_nursery() as self._telling:  # what is refused goes out before the close
+                    self._telling.start_soon(self._tell)
+                    with self._refusals, self._reading:
+                        await self._read()
                 await self._out.close(*self._close_with)
-            raise
+            except BaseException as error:
+                # Cancelled from outside, as by a server that waits no longer: the client is told all the same, and now.
+                if isinstance(error, Exception):
+                    self._close_with = (FAILED, "the server failed")
+                self._leave()
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_CLOSE):
+                    await self._out.close(*self._close_with)
+                raise
+            self._leave()
+            if not self._left:
+                await self._await_goodbye()
 
     async def _await_goodbye(self) -> None:
         """Read on for a moment: a connection closed under a client that still sends takes the close with it."""
@@ -149,10 +160,18 @@ class Conversation:
                     return
 
     async def _tell(self) -> None:
-        """Write what was refused."""
-        with self._untold, suppress(trio.BrokenResourceError):  # it left instead of reading why
+        """Write what was refused, all that there is at once: a turn comes seldom where many streams are busy."""
+        with self._untold:
             async for refusal in self._untold:
-                await self._out.say_all([refusal])
+                refusals = [refusal]
+                with suppress(trio.WouldBlock, trio.EndOfChannel):
+                    while True:
+                        refusals.append(self._untold.receive_nowait())
+                await self._say(refusals)
+
+    async def _say(self, refusals: list[bytes]) -> None:
+        with suppress(trio.BrokenResourceError):  # it left instead of reading why
+            await self._out.say_all(refusals)
 
     # Reading
 
@@ -161,55 +180,57 @@ class Conversation:
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
-                self._out.closed = True
+                self._left = self._out.closed = True
+                self._leave()
                 return
             text = message.get("text")
             said: str | bytes = message["bytes"] if text is None else text
             if _size(said) > self._config.max_message_size:
                 self._close_with = (TOO_BIG, f"a message has at most {self._config.max_message_size} bytes")
+                self._drop_waiting()
                 return
             try:
                 answer = self._hear(said)
             except Refused as refused:
-                answer = self._refusal(refused, refused.id)
+                answer = self._refusal(refused)
             if answer is not None:
                 await self._refusals.send(answer)
 
     def _hear(self, said: str | bytes) -> bytes | None:
         """Do as a message says, or raise why not; returns what is to be answered at once."""
-        within_rate = self._count_message()
         what = messages.read(said)
         if isinstance(what, Cancel):
             return self._cancel(what)
-        if not within_rate:
-            limit = self._config.max_messages_per_second
-            _refuse(f"more than {limit} messages in a second; send fewer", ErrorType.CONNECTION_RATE_LIMITED, what.id)
+        self._count_message(what)
         self._ask(what)
         return None
 
-    def _count_message(self) -> bool:
-        """Whether this message is within the rate; a second begins with the first message after the last one."""
+    def _count_message(self, ask: Ask) -> None:
+        """See that messages stay within the rate; a second begins with the first message after the last one."""
         now, limit = trio.current_time(), self._config.max_messages_per_second
         if now - self._second >= 1:
             self._second, self._heard = now, 0
         self._heard += 1
-        return not limit or self._heard <= limit
+        if limit and self._heard > limit:
+            said = f"more than {limit} messages in a second; send fewer"
+            raise Refused(said, ErrorType.CONNECTION_RATE_LIMITED, id=ask.id)
 
     def _ask(self, ask: Ask) -> None:
+        """Let a call begin, or wait."""
         if self._app.drain_deadline is not None:
-            _refuse(shutting_down().message, ErrorType.CONNECTION_UNAVAILABLE, ask.id)
+            raise Refused.of(shutting_down(), ask.id)
         if ask.key is not None and ask.key in self._taken:
-            said = "a call with this messageId is in flight; it goes on. Give each call an id of its own"
-            _refuse(said, ErrorType.CONNECTION_ACTION_PARAM_FORMATTING, ask.id, "messageId")
+            said = "a call with this messageId is in flight, and goes on; give each call an id of its own"
+            raise Refused(said, ErrorType.CONNECTION_ACTION_PARAM_FORMATTING, "messageId", id=ask.id)
         try:
             action = self._app.find_action(ask.action)
         except TypedError as error:
-            _refuse(error.message[:SHOWN], error.type, ask.id)
+            raise Refused(error.message[:SHOWN], error.type, id=ask.id) from None
         limit = self._config.max_calls
         must_wait = len(self._running) >= limit
         if must_wait and len(self._waiting) >= limit:
             said = f"{limit} calls run on this socket and as many wait; let some end, or cancel them"
-            _refuse(said, ErrorType.CONNECTION_RATE_LIMITED, ask.id)
+            raise Refused(said, ErrorType.CONNECTION_RATE_LIMITED, id=ask.id)
         self._count += 1
         asked = _Asked(ask, action, f"{self._correlation_id}.{self._count}")
         if ask.key is not None:
@@ -224,8 +245,8 @@ class Conversation:
         asked = self._taken.get(cancel.key)
         if asked is None:
             return None
-        if asked in self._running:
-            self._running[asked].cancel()
+        if asked.call is not None:
+            asked.call.cancel()
             return None
         self._waiting.remove(asked)
         self._give_back(asked)
@@ -238,7 +259,7 @@ class Conversation:
         reply = SocketReply(self._out, asked.ask.id, functools.partial(self._give_back, asked))
         connection = Connection(self._peer, asked.correlation_id)
         call = Call(self._app, asked.action, connection, reply, asked.ask.params, origin={"url": self._path})
-        self._running[asked] = call
+        asked.call = self._running[asked] = call
         self._start_soon(self._run, asked, call, name=f"{asked.action.name} {asked.correlation_id}")
 
     async def _run(self, asked: _Asked, call: Call) -> None:
@@ -257,20 +278,23 @@ class Conversation:
         if asked.ask.key is not None and self._taken.get(asked.ask.key) is asked:
             del self._taken[asked.ask.key]
 
+    def _drop_waiting(self) -> list[_Asked]:
+        """What waits will not run; returns it."""
+        dropped, self._waiting = list(self._waiting), deque()
+        for asked in dropped:
+            self._give_back(asked)
+        return dropped
+
     def _stop_reading_if_idle(self) -> None:
         if not self._running:
             self._reading.cancel()
 
-    def _refusal(self, error: TypedError, id: bytes) -> bytes:  # noqa: A002 - as on the wire
+    def _refusal(self, refused: Refused) -> bytes:
         """What is said of what never became a call: to its client, and in the log."""
-        self._app.log.info("refused", url=self._path, error=error.message, correlation_id=self._correlation_id)
-        return Frames(id).error(error.payload(debug=self._app.config.debug))
-
-
-def _refuse(message: str, type: ErrorType, id: bytes, key: str | None = None) -> NoReturn:  # noqa: A002 - as above
-    raise Refused(message, type, key, id=id)
+        self._app.log.info("refused", url=self._path, error=refused.message, correlation_id=self._correlation_id)
+        return Frames(refused.id).error(refused.payload(debug=self._app.config.debug))
 
 
 def _size(said: str | bytes) -> int:
     """In bytes, as UTF-8."""
-    return len(said) if isinstance(said, bytes) else len(said) if said.isascii() else len(said.encode())
+    return len(said) if isinstance(said, bytes) or said.isascii() else len(said.encode())

@@ -79,12 +79,7 @@ class Exchange:
     @property
     def raw_path(self) -> str:
         """The path as it was sent, percent-encoded, below where the application is mounted."""
-        raw = self.scope.get("raw_path") or self.scope["path"].encode()
-        path = bytes(raw).partition(b"?")[0].decode("latin-1")
-        if not path.startswith("/"):  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
-            path = urlsplit(path).path or "/"
-        root = self.scope.get("root_path", "")
-        return path.removeprefix(root) if root and path.startswith(root + "/") else path
+        return raw_path(self.scope)
 
     # Reading
 
@@ -203,6 +198,16 @@ class Exchange:
         except trio.BrokenResourceError:
             self.left = True
             raise
+
+
+def raw_path(scope: Mapping[str, Any]) -> str:
+    """The path as it was sent, percent-encoded, below where the application is mounted."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    path = bytes(raw).partition(b"?")[0].decode("latin-1")
+    if not path.startswith("/"):  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
+        path = urlsplit(path).path or "/"
+    root = scope.get("root_path", "")
+    return path.removeprefix(root) if root and path.startswith(root + "/") else path
 
 
 async def bounded(send: Send, message: Mapping[str, Any], seconds: float) -> None:

@@ -75,6 +75,8 @@ class WayOut:
 
     async def close(self, code: int, reason: str) -> bool:
         """Write the close, after which nothing is written; False where the client has left, or had it before."""
+        if self.closed:
+            return False
         async with self.turn:
             try:
                 await self._hand_over({"type": "websocket.close", "code": code, "reason": reason})
@@ -93,6 +95,9 @@ class WayOut:
             self.closed = True
             self._lost()
             raise
+        except trio.Cancelled:
+            self.closed = True  # how much of it is out nobody knows, so nothing may follow it
+            raise
 
 
 @attrs.frozen
@@ -100,9 +105,14 @@ class Pieces:
     """One item of a stream that takes several messages."""
 
     messages: list[bytes]
+    size: int = attrs.field(init=False)
+
+    @size.default
+    def _size(self) -> int:
+        return sum(map(len, self.messages))
 
     def __len__(self) -> int:
-        return sum(map(len, self.messages))
+        return self.size
 
 
 class SocketReply:
@@ -116,6 +126,7 @@ class SocketReply:
     __slots__ = ("_answered", "_decoder", "_frames", "_out", "begun", "ending")
 
     watches = False
+    ping = None  # a socket's pings are below its messages, and so the server's
 
     def __init__(self, out: WayOut, id: bytes, answered: Callable[[], None]) -> None:  # noqa: A002 - as on the wire
         self._out = out
@@ -187,15 +198,11 @@ class SocketReply:
         """Write items, a message or more each."""
         await self._out.say_all(_messages(items))
 
-    async def ping(self) -> None:
-        """Nothing: a socket has pings of its own, which are the server's."""
-        await trio.lowlevel.checkpoint()
-
     async def end(self, end: End, payload: Any, data: Any) -> None:  # noqa: ARG002 - an error is told by its payload
         """The final message, or the error in its place."""
-        rest = self._decoder.decode(b"", final=True) if self._decoder is not None else ""
-        if rest:
-            await self.write([self._frames.text(rest)])
+        if self._decoder is not None and end.outcome is Outcome.DONE:  # else it may have had what never went out
+            rest = self._decoder.decode(b"", final=True)
+            await self.write([self._frames.text(rest)] if rest else [])
         clean = end.outcome in (Outcome.DONE, Outcome.CANCELLED)
         await self._last(self._frames.end() if clean else self._frames.error(payload))
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+import trio
+
 from ..call import shutting_down
 from ..connection import Connection, ConnectionType
-from ..errors import ErrorType, TypedError
+from ..errors import ErrorType, TypedError, unwrap
 from ..wire import headers as header_fields
 from ..wire import json
 from ..wire.headers import Headers
@@ -44,14 +46,19 @@ class WebSocketTransport:
         handshake = Handshake(self, scope, send)
         conversation = Conversation(handshake.peer, handshake.correlation_id, scope["path"], receive, send)
         with self.app.running(conversation), conversation.whole:
-            await receive()  # what every socket begins with: `websocket.connect`
-            refusal = handshake.refusal()
-            if refusal is not None:
-                await handshake.deny(refusal)
-                return
-            with self.app.connected(Connection(handshake.peer, handshake.correlation_id)):
-                await handshake.accept()
-                await conversation.run()
+            try:
+                await receive()  # what every socket begins with: `websocket.connect`
+                refusal = handshake.refusal()
+                if refusal is not None:
+                    await handshake.deny(refusal)
+                else:
+                    with self.app.connected(Connection(handshake.peer, handshake.correlation_id)):
+                        await handshake.accept()
+                        await conversation.run()
+            except* trio.BrokenResourceError:
+                self.app.log.debug("the client left during the handshake", url=scope["path"])
+            except* Exception as group:  # as none of ours may reach the server
+                self.app.log.exception("a socket failed", unwrap(group), correlation_id=handshake.correlation_id)
 
 
 class Handshake:

@@ -138,6 +138,11 @@ def is_same_origin(origin: bytes, host: bytes, *, secure: bool) -> bool:
     return own.removesuffix(port) == host.lower().removesuffix(port)
 
 
+def host_name(host: str) -> str:
+    """A host without its port, as a `Host` field or an origin names it: `[::1]:8000` -> `[::1]`."""
+    return re.sub(r":[0-9]*$", "", host)
+
+
 def request_id(value: bytes | None) -> str | None:
     """An incoming `X-Request-Id` that is safe to pass on into logs and answers, or None."""
     return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None

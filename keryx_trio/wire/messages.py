@@ -15,15 +15,15 @@ Invariant: an id goes back byte for byte as it came, so that a number of any siz
 
 from __future__ import annotations
 
+import binascii
 import functools
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 import msgspec
 
 from ..errors import ErrorType, TypedError
 from . import json, sse
-from .text import to_base64
 
 MAX_ID: Final = 256
 """The longest id, in bytes as it was written: it goes back with every chunk of a stream."""
@@ -40,6 +40,11 @@ class Refused(TypedError):  # noqa: N818 - as trio names things: for a state
     def __init__(self, message: str, type: ErrorType, key: str | None = None, *, id: bytes = b"") -> None:  # noqa: A002
         super().__init__(message, type, key)
         self.id = id
+
+    @classmethod
+    def of(cls, error: TypedError, id: bytes) -> Self:  # noqa: A002 - as above
+        """Another error, told of a message."""
+        return cls(error.message, error.type, error.key, id=id)
 
 
 @attrs.frozen
@@ -81,7 +86,8 @@ def read(message: str | bytes) -> Ask | Cancel:
         Refused: it is no message, or one that lacks something; its words are for the client.
     """
     try:
-        envelope = _decoder.decode(message)
+        # As text: the raw id is not looked into, and bytes in it might be no UTF-8.
+        envelope = _decoder.decode(message.decode() if isinstance(message, bytes) else message)
     except msgspec.ValidationError as error:  # it is JSON, and no object, or has a number that is none
         raise _malformed(f"a message is a JSON object, such as {_EXAMPLE}: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -184,7 +190,7 @@ class Frames:
 
     def binary(self, data: bytes) -> bytes:
         """A piece of what is no text."""
-        return b'%b"%b","encoding":"base64"}' % (self._chunk, to_base64(data).encode())
+        return b'%b"%b","encoding":"base64"}' % (self._chunk, binascii.b2a_base64(data, newline=False))
 
     def end(self) -> bytes:
         """The end of a stream."""

@@ -385,8 +385,9 @@ async def test_more_messages_than_the_rate_are_refused_and_the_next_second_is_an
             await trio.sleep(1)
 
 
-async def test_a_cancel_is_never_above_the_rate(autojump_clock):
+async def test_a_cancel_is_never_above_the_rate_and_takes_nobodys_place(autojump_clock):
     async with open_client(make_app(max_messages_per_second=1)) as client, client.websocket() as socket:
+        await socket.cancel("nobody")
         await socket.ask("wait", id=1)
         await socket.ask("echo", id=2)
         assert (await socket.receive())["error"]["type"] == "CONNECTION_RATE_LIMITED"
@@ -702,8 +703,9 @@ async def test_a_socket_that_does_not_read_holds_little_and_not_for_long(autojum
             await socket.ask("firehose", id=number)
         await wait_all_tasks_blocked()
         assert 0 < sent <= 32 * SHARE
-        await trio.sleep(app.config.write_timeout + 1)
+        await trio.sleep(app.config.write_timeout + 0.1)
         assert cleaned == 32
+        await socket.over.wait()
         assert not app.connections
     assert len([line for line in lines() if "[STREAM:WEBSOCKET:CLIENT GONE] firehose" in line]) == 32
 
@@ -764,6 +766,24 @@ async def test_a_text_that_breaks_off_in_a_character_says_so():
     async with open_client(app) as client, client.websocket() as socket:
         await socket.ask("broken", id=1)
         assert [(await socket.receive()).get("chunk") for _ in range(2)] == ["\ufffd", None]
+
+
+async def test_a_text_that_is_cancelled_in_a_character_does_not(autojump_clock):
+    app = make_app()
+
+    @app.action("text", timeout=0)
+    async def text() -> StreamingResponse:
+        async def produce(out: ByteStream) -> None:
+            await out.send(b"a" + "é".encode()[:1])
+            await trio.sleep_forever()
+
+        return StreamingResponse.stream(produce, content_type="text/plain")
+
+    async with open_client(app) as client, client.websocket() as socket:
+        await socket.ask("text", id=1)
+        assert (await socket.receive())["chunk"] == "a"
+        await socket.cancel(1)
+        assert await socket.receive() == {"messageId": 1, "streaming": False}
 
 
 async def test_comments_have_no_place_and_are_no_events(autojump_clock, lines):
@@ -856,6 +876,30 @@ async def test_a_stop_ends_streams_refuses_what_comes_and_closes_when_the_last_c
         assert trio.current_time() == start + 5
 
 
+async def test_at_a_stop_everything_that_was_asked_for_has_its_last_word(autojump_clock):
+    app = make_app(Config(websocket=WebSocketConfig(max_calls=100)))
+    async with open_client(app) as client, client.websocket() as socket:
+        for number in range(200):
+            await socket.ask("sleep", {"seconds": 5}, id=number)
+        await wait_all_tasks_blocked()
+        client.shut_down()
+        ended = [(await socket.receive())["messageId"] for _ in range(200)]
+        assert sorted(ended) == list(range(200))
+        with pytest.raises(EOFError, match="1001"):
+            await socket.receive()
+
+
+async def test_a_cancel_of_what_a_stop_has_refused_is_nothing(autojump_clock):
+    async with open_client(make_app(max_calls=1)) as client, client.websocket() as socket:
+        await socket.ask("sleep", {"seconds": 5}, id="plain")
+        await socket.ask("echo", id="waits")
+        await wait_all_tasks_blocked()
+        client.shut_down()
+        assert (await socket.receive())["messageId"] == "waits"
+        await socket.cancel("waits")
+        assert await socket.receive() == {"messageId": "plain", "response": "slept"}
+
+
 async def test_a_call_that_outlasts_the_stop_gets_its_error_and_then_the_close(autojump_clock):
     app = make_app(Config(drain_timeout=2))
     async with open_client(app) as client, client.websocket() as socket:
@@ -886,35 +930,174 @@ async def test_cleanup_that_takes_longer_than_the_stop_holds_up_no_close_and_is_
         with pytest.raises(EOFError, match="1001"):
             await socket.receive()
         assert trio.current_time() - start < 2.5
-        await app._drain()
+        await app.drain()
         [line] = [line for line in lines() if "left behind" in line]
         assert "action=slow" in line
         assert trio.current_time() - start < 3
 
 
-async def test_a_socket_whose_server_gives_it_up_still_gets_its_close():
-    app = make_app()
-    async with open_client(app) as client:
-        said: list[dict[str, Any]] = []
+class Server:
+    """A server that a test leads by hand: it says `messages`, then waits, and can be told to get stuck."""
 
-        async def receive() -> dict[str, Any]:
-            if not said:
-                return {"type": "websocket.connect"}
-            if len(said) == 1:
-                scope.cancel()
+    def __init__(self, client: Client, *messages: dict[str, Any]) -> None:
+        self.scope = {**client._scope("/", {}), "type": "websocket", "scheme": "ws", "extensions": {}}
+        self.messages = [{"type": "websocket.connect"}, *messages]
+        self.sent: list[tuple[str, float]] = []
+        self.stuck = self.fails = False
+        self.more = trio.Event()
+        self.app = client.app
+
+    async def run(self) -> None:
+        await self.app(self.scope, self.receive, self.send)
+
+    async def receive(self) -> dict[str, Any]:
+        while not self.messages:
+            self.more = trio.Event()
+            await self.more.wait()
+        return self.messages.pop(0)
+
+    def say(self, message: dict[str, Any]) -> None:
+        self.messages.append(message)
+        self.more.set()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            raise OSError
+        if self.stuck:
             await trio.sleep_forever()
-            raise AssertionError
+        self.sent.append((message["type"], trio.current_time()))
 
-        async def send(message: dict[str, Any]) -> None:
-            await trio.lowlevel.checkpoint()
-            said.append(message)
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.sent]
 
-        socket_scope = {**client._scope("/", {}), "type": "websocket", "scheme": "ws", "extensions": {}}
-        with trio.CancelScope() as scope:
-            await app(socket_scope, receive, send)
-        assert [message["type"] for message in said] == ["websocket.accept", "websocket.close"]
-        assert said[1]["code"] == 1001
+
+def asking(action: str, id: Any = None) -> dict[str, Any]:
+    message = {"messageType": "action", "action": action, "messageId": id}
+    return {"type": "websocket.receive", "text": json.dumps(message)}
+
+
+async def test_a_socket_whose_server_gives_it_up_gets_its_close_at_once_and_starts_nothing_more(autojump_clock):
+    app, ran = make_app(max_calls=1), []
+
+    @app.action("slow", timeout=0)
+    async def slow() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(3)
+
+    @app.action("run")
+    async def run() -> None:
+        ran.append(True)
+
+    async with open_client(app) as client:
+        server = Server(client, asking("slow"), asking("run"))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await wait_all_tasks_blocked()
+            start = trio.current_time()
+            nursery.cancel_scope.cancel()
+            client.shut_down()  # while it dies
+        assert server.sent[1:] == [("websocket.close", start)]
+        assert trio.current_time() == start + 3
+        assert ran == []
         assert not app.connections
+
+
+async def test_a_client_that_is_known_to_have_left_is_not_written_to_until_the_write_gives_up(autojump_clock):
+    app, cleaned = make_app(), []
+
+    @app.action("stream", timeout=0)
+    async def stream() -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            try:
+                await sse.send("here")
+                await trio.sleep_forever()
+            finally:
+                cleaned.append(trio.current_time())
+
+        return StreamingResponse.sse(produce)
+
+    async with open_client(app) as client, trio.open_nursery() as nursery:
+        server = Server(client)
+        nursery.start_soon(server.run)
+        await wait_all_tasks_blocked()
+        server.stuck = True
+        server.say(asking("stream"))
+        await wait_all_tasks_blocked()
+        start = trio.current_time()
+        server.say({"type": "websocket.disconnect"})
+        await wait_all_tasks_blocked()
+        assert cleaned == [start]
+        assert not app.connections
+
+
+async def test_a_call_that_was_cancelled_before_it_began_does_nothing():
+    app, ran = make_app(), []
+
+    @app.action("pay")
+    async def pay() -> None:
+        ran.append(True)
+
+    async with open_client(app) as client:
+        cancel = json.dumps({"messageType": "cancel", "messageId": 1})
+        server = Server(client, asking("pay", 1), {"type": "websocket.receive", "text": cancel})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await wait_all_tasks_blocked()
+            server.say({"type": "websocket.disconnect"})
+    assert (server.kinds, ran) == (["websocket.accept", "websocket.send"], [])
+
+
+async def test_nothing_follows_a_message_that_was_cut(autojump_clock):
+    async with open_client(make_app()) as client:
+        server = Server(client)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await wait_all_tasks_blocked()
+            server.stuck = True
+            server.say(asking("echo"))
+            await wait_all_tasks_blocked()
+            server.stuck = False
+            nursery.cancel_scope.cancel()
+        assert server.kinds == ["websocket.accept"]
+
+
+async def test_what_goes_wrong_in_a_handshake_does_not_reach_the_server(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, "keryx_trio")
+    async with open_client(make_app()) as client:
+        server = Server(client)
+        server.fails = True
+        await server.run()
+        assert "the client left during the handshake" in caplog.text
+
+        async def broken(*_: Any) -> None:
+            raise ValueError("the store is broken")
+
+        await log_in(client)
+        monkeypatch.setattr(client.app.store, "load_session", broken)
+        server = Server(client)
+        server.scope["headers"].append((b"cookie", f"__session={client.cookies['__session']}".encode()))
+        await server.run()
+        assert server.kinds == []
+    assert "a socket failed" in caplog.text
+
+
+async def test_a_fault_of_ours_closes_with_1011_and_is_logged(monkeypatch, caplog):
+    async with open_client(make_app()) as client, client.websocket() as socket:
+        await wait_all_tasks_blocked()
+
+        def broken(_: str) -> Any:
+            raise LookupError("a bug")
+
+        monkeypatch.setattr(client.app, "find_action", broken)
+        await socket.ask("echo", id=1)
+        with pytest.raises(EOFError, match="1011"):
+            await socket.receive()
+    assert "a bug" in caplog.text
 
 
 async def test_leaving_cancels_every_call_inside_what_it_awaits(lines):

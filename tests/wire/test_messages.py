@@ -65,6 +65,7 @@ def test_a_cancel_names_a_call():
         ("{", "PARAM_FORMATTING", None, b"", "not valid JSON"),
         (b"\xff\xfe", "PARAM_FORMATTING", None, b"", "not valid JSON"),
         (b'{"messageType":"action","action":"\xff"}', "PARAM_FORMATTING", None, b"", "not valid JSON"),
+        (b'{"messageType":"action","action":"a","messageId":"\xff"}', "PARAM_FORMATTING", None, b"", "not valid JSON"),
         ("[" * 2000 + "]" * 2000, "PARAM_FORMATTING", None, b"", "a message is a JSON object"),
         ('{"params":' + "[" * 9000 + "]" * 9000 + "}", "PARAM_FORMATTING", None, b"", "nested too deeply"),
         ("[1]", "PARAM_FORMATTING", None, b"", "a message is a JSON object"),

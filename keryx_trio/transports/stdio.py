@@ -1,0 +1,110 @@
+"""Standard input and output, for a protocol alone.
+
+Owns: file descriptors 0 and 1 while a protocol speaks on them. Does not know: which one.
+
+Invariant: nothing but the protocol reaches the output. Meanwhile descriptor 1 is the error output, and 0 is empty, for
+everything else in the process: prints, libraries, child processes. Reading and writing are trio's own, so both can be
+cancelled; no thread waits for a line that may never come.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
+
+import trio
+
+CHUNK: Final = 64 * 1024
+MAX_LINE: Final = 64 * 1024 * 1024
+"""The longest line that is taken, in bytes."""
+
+
+class Lines:
+    """The lines of the input, as text."""
+
+    def __init__(self, source: trio.abc.ReceiveStream) -> None:
+        self._source = source
+        self._pending = bytearray()
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> str:
+        """The next line; raises StopAsyncIteration at the end of the input, ValueError for one without an end."""
+        looked_at = 0
+        while (end := self._pending.find(b"\n", looked_at)) < 0:
+            looked_at = len(self._pending)
+            if looked_at > MAX_LINE:
+                raise ValueError(f"a line of the input has more than {MAX_LINE} bytes")
+            data = await self._source.receive_some(CHUNK)
+            if not data:
+                raise StopAsyncIteration
+            self._pending += data
+        line = bytes(self._pending[: end + 1])
+        del self._pending[: end + 1]
+        return line.decode("utf-8", "replace")
+
+
+class Output:
+    """The output, as text."""
+
+    def __init__(self, sink: trio.abc.SendStream) -> None:
+        self._sink = sink
+
+    async def write(self, text: str) -> None:
+        """Write all of a text."""
+        await self._sink.send_all(text.encode())
+
+    async def flush(self) -> None:
+        """Nothing is held back."""
+        await trio.lowlevel.checkpoint()
+
+
+class _File(trio.abc.ReceiveStream):
+    """A regular file, which is read in a thread: it has no readiness to wait for, and never blocks for long."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await trio.to_thread.run_sync(os.read, self._descriptor, max_bytes or CHUNK)
+
+    async def aclose(self) -> None:
+        os.close(self._descriptor)
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def open_stdio(descriptors: tuple[int, int]) -> AsyncIterator[tuple[Lines, Output]]:
+    """What was taken over, to read and to write; closed at the end."""
+    descriptor_in, descriptor_out = descriptors
+    is_file = stat.S_ISREG(os.fstat(descriptor_in).st_mode)
+    source = _File(descriptor_in) if is_file else trio.lowlevel.FdStream(descriptor_in)
+    async with source, trio.lowlevel.FdStream(descriptor_out) as output:
+        yield Lines(source), Output(output)
+
+
+@contextmanager
+def taken_over() -> Iterator[tuple[int, int]]:
+    """Take both over; begin before anything of an application is imported, which may print.
+
+    Gives duplicates of the two, for `open_stdio` to close. For everything else 0 is empty, and 1 goes where 2 goes; at
+    the end they are what they were.
+    """
+    sys.stdout.flush()
+    kept = os.dup(0), os.dup(1)
+    try:
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
+        os.dup2(2, 1)
+        yield os.dup(kept[0]), os.dup(kept[1])
+    finally:
+        sys.stdout.flush()
+        for descriptor, original in enumerate(kept):
+            os.dup2(original, descriptor)
+            os.close(original)
