@@ -1,6 +1,6 @@
 """`keryx-trio`, also as `python -m keryx_trio`."""
 
-from .transports.cli import main
+from .cli import main
 
 if __name__ == "__main__":
     main()

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 
 import attrs
 import h11
+import mcp_types as types
+import trio
+from mcp.client.client import Client
 from trio_websocket import open_websocket_url
 
 from keryx_trio import Keryx
@@ -66,8 +70,23 @@ class Door(Protocol):
         """Make a call; leaving the block leaves the call."""
 
 
-Driver = Callable[[Keryx], AbstractAsyncContextManager[Door]]
-"""Serves an application and opens a door to it; at the end nothing of it may be left."""
+@attrs.frozen
+class Driver:
+    """How tests reach an application over one transport.
+
+    Attributes:
+        open: serves an application and opens a door to it; at the end nothing of it may be left.
+        names: whether events come with their names and ids.
+        collects: whether all of a stream is kept until its end, so that no reader of it can be slow.
+    """
+
+    open: Callable[[Keryx], AbstractAsyncContextManager[Door]]
+    names: bool = True
+    collects: bool = False
+
+    def seen(self, *items: Item) -> list[Item]:
+        """What a client sees of events."""
+        return list(items) if self.names else [Item(item.data) for item in items]
 
 
 # HTTP
@@ -249,9 +268,118 @@ async def memory_websocket(app: Keryx) -> AsyncIterator[Door]:
         yield Client()
 
 
+# MCP
+
+
+class _ToolCall:
+    """A tool's run: what is logged of it while it runs, and its result."""
+
+    def __init__(self, logged: trio.MemoryReceiveChannel[Any], *, streams: bool) -> None:
+        self._logged, self._streams = logged, streams
+        self._text = ""  # of all that was logged
+        self.result: types.CallToolResult | None = None
+
+    async def item(self) -> Item:
+        try:
+            data = await self._logged.receive()
+        except trio.EndOfChannel:
+            raise EOFError from None
+        text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+        self._text += text
+        return Item(text)
+
+    async def outcome(self) -> Outcome:
+        items = []
+        with suppress(EOFError):
+            while True:
+                items.append(await self.item())
+        assert self.result is not None
+        content = list(self.result.content)
+        error = json.loads(content.pop().text)["error"] if self.result.is_error else None
+        if not self._streams:
+            return Outcome(_value(content[0].text) if content else None, error=error)
+        if content and content[0].type == "resource":
+            resource = content[0].resource
+            whole = resource.text if hasattr(resource, "text") else base64.b64decode(resource.blob)
+            return Outcome(items=[Item(whole)], error=error)
+        if content:  # what was logged, one after the other, is the result; but for the line ends around JSON
+            assert content[0].text.replace("\n", "") == self._text.replace("\n", "")
+        return Outcome(items=items, error=error)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+class _Agent:
+    """A client of the SDK; what is logged goes to the call that it makes."""
+
+    def __init__(self, url: str, mode: str) -> None:
+        self.client = Client(f"{url}/mcp", mode=mode, logging_callback=self._log, log_level="debug")
+        self.logged: trio.MemorySendChannel[Any]
+        self._done = trio.Event()
+
+    async def live(self, task_status: trio.TaskStatus[None]) -> None:
+        """Its connection, in a task of its own: calls that overlap must not nest."""
+        async with self.client:
+            await self.client.list_tools()  # by which it checks results, as agents do
+            task_status.started()
+            await self._done.wait()
+
+    def leave(self) -> None:
+        self._done.set()
+
+    async def _log(self, message: types.LoggingMessageNotificationParams) -> None:
+        await self.logged.send(message.data)
+
+    async def run(self, name: str, params: dict[str, Any], call: _ToolCall) -> None:
+        with self.logged:
+            call.result = await self.client.call_tool(name, params)
+
+
+def mcp(mode: str) -> Callable[[Keryx], AbstractAsyncContextManager[Door]]:
+    """A real server, and the SDK's client, which speaks an older protocol or a newer one."""
+
+    @asynccontextmanager
+    async def open_door(app: Keryx) -> AsyncIterator[Door]:
+        agents: list[_Agent] = []
+        idle: list[_Agent] = []
+
+        class Agents:
+            @asynccontextmanager
+            async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+                if idle:
+                    agent = idle.pop()
+                else:
+                    agent = _Agent(server.url, mode)
+                    agents.append(agent)
+                    await connections.start(agent.live)
+                agent.logged, receive = trio.open_memory_channel[Any](math.inf)
+                action = app.actions.get(name)
+                streams = action is not None and "Streaming" in str(action.function.__annotations__.get("return"))
+                call = _ToolCall(receive, streams=streams)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(agent.run, name, params or {}, call)
+                    yield call
+                    nursery.cancel_scope.cancel()
+                idle.append(agent)
+
+        async with serve(app) as server, trio.open_nursery() as connections:
+            yield Agents()
+            for agent in agents:
+                agent.leave()
+
+    return open_door
+
+
 DRIVERS: Final[dict[str, Driver]] = {
-    "http": http,
-    "http-in-memory": memory,
-    "websocket": websocket,
-    "websocket-in-memory": memory_websocket,
+    "http": Driver(http),
+    "http-in-memory": Driver(memory),
+    "websocket": Driver(websocket),
+    "websocket-in-memory": Driver(memory_websocket),
+    "mcp": Driver(mcp("legacy"), names=False, collects=True),
+    "mcp-2026": Driver(mcp("2026-07-28"), names=False, collects=True),
 }

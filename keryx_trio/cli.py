@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .._version import __version__
+from ._version import __version__
 
 if TYPE_CHECKING:
-    from ..app import Keryx
+    from .app import Keryx
 
 
 def find_application(name: str) -> Keryx:
@@ -25,7 +25,7 @@ def find_application(name: str) -> Keryx:
     Raises:
         click.BadParameter: there is none; it says what was looked for, and where.
     """
-    from ..app import Keryx  # noqa: PLC0415 - not needed to say what a command does
+    from .app import Keryx  # noqa: PLC0415 - not needed to say what a command does
 
     module_name, _, path = name.partition(":")
     here = str(Path.cwd())
@@ -66,8 +66,8 @@ def mcp(app: str) -> None:
     try:
         import trio  # noqa: PLC0415
 
-        from .mcp import serve_stdio  # noqa: PLC0415 - the SDK is slow to import
-        from .stdio import taken_over  # noqa: PLC0415
+        from .transports.mcp import serve_stdio  # noqa: PLC0415 - the SDK is slow to import
+        from .transports.stdio import taken_over  # noqa: PLC0415
     except ImportError as error:
         raise click.ClickException(f"MCP needs an extra: pip install 'keryx-trio[mcp]' ({error})") from None
     with taken_over() as descriptors:
