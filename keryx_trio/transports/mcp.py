@@ -107,7 +107,10 @@ async def serve_stdio(app: Keryx, descriptors: tuple[int, int]) -> None:
 async def _stop_on_signal(app: Keryx, scope: trio.CancelScope) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for _ in signals:
+            was_busy = bool(app.connections)
             await app.drain()
+            if was_busy:  # the SDK does not tell when it has written what the calls have answered
+                await trio.sleep(LAST_WRITES)
             scope.cancel()
 
 
@@ -231,7 +234,7 @@ class McpRequest:
     async def _let_in(self, scope: Mapping[str, Any], _receive: Receive, _send: Send) -> None:
         """What the guard leads to: whoever holds the token is the user of the session."""
         user: AuthenticatedUser = scope["user"]
-        issuer, client, subject = principal_components(user.access_token)
+        client, issuer, subject = principal_components(user.access_token)
         principal = f"principal {issuer} {client} {subject}"
         await self._pass_on(self._caller(principal, {"user_id": subject or client}), user)
 

@@ -1,7 +1,5 @@
 """The SQLite store: its file, other processes, and what can go wrong with both."""
 
-# ruff: noqa: ASYNC240 - the files of these tests are small, and nothing else runs
-
 from __future__ import annotations
 
 import sqlite3
