@@ -96,6 +96,7 @@ class Keryx:
         self.state: Any = None
         self._calls: set[Running] = set()  # what a shutdown must reach
         self._idle = trio.lowlevel.ParkingLot()
+        self._named: set[Running] = set()  # what a shutdown did not reach, and the log has
         self.drain_deadline: float | None = None
         self.router: Router[Action[..., Any]] = Router()
         self._actions: dict[str, Action[..., Any]] = {}
@@ -103,7 +104,8 @@ class Keryx:
         self._middleware = tuple(middleware)
         self._around: dict[str, tuple[Middleware, ...]] = {}
         self._lifespan = lifespan
-        self._nursery: trio.Nursery | None = None
+        self._outer: trio.Nursery | None = None
+        self._nursery: trio.Nursery | None = None  # inside it, and lent
         self._running: AbstractAsyncContextManager[Self] | None = None
         self._http = HttpTransport(self)
         self._websocket = WebSocketTransport(self)
@@ -279,6 +281,7 @@ class Keryx:
         self.drain_deadline = None
         with logs.configured(self.config.log):
             async with trio.open_nursery() as outer:
+                self._outer = outer
                 held = trio.Event()
                 self._nursery = await outer.start(self._hold_nursery, held)
                 try:
@@ -297,7 +300,7 @@ class Keryx:
                             with trio.CancelScope(shield=True):
                                 await held.wait()
                 finally:
-                    self.state = self._nursery = None
+                    self.state = self._nursery = self._outer = None
                     outer.cancel_scope.cancel()
 
     @staticmethod
@@ -328,6 +331,8 @@ class Keryx:
             self.drain_deadline = trio.current_time() + self.config.drain_timeout
             for call in list(self._calls):
                 call.shut_down(self.drain_deadline)
+            if self._outer is not None:
+                self._outer.start_soon(self.drain)  # which names what is left behind, whoever else waits for it
         return self.drain_deadline
 
     @contextmanager
@@ -348,8 +353,9 @@ class Keryx:
         with trio.CancelScope(shield=True, deadline=self.shut_down() + DRAIN_MARGIN):
             while self._calls:
                 await self._idle.park()
-        for call in self._calls:
+        for call in self._calls - self._named:
             self.log.warning("left behind: its cleanup takes longer than the shutdown may", **call.describe())
+        self._named |= self._calls
 
     # ASGI
 

@@ -134,7 +134,10 @@ class Call:
             self.account.report("an error at the end of a call", error)
         finally:
             for stream in context.streams:  # nobody reads them any more: nobody may wait to send, nothing stays open
-                await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
+                try:
+                    await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
+                except Exception as error:  # noqa: BLE001 - the application's own, and no reason to keep others open
+                    self.account.report("a source could not be closed", error)
             self._report_untold()
             if self.gone.cancelled_caught:
                 self._note(Outcome.GONE)

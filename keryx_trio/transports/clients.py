@@ -9,64 +9,53 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
 from ..connection import ConnectionType, Peer
 from ..session import Session, presented_id
 from ..wire import headers as header_fields
-from ..wire.proxies import Proxies
+from ..wire.proxies import Origin, Proxies
 
 if TYPE_CHECKING:
     from ..app import Keryx
 
 
-@attrs.frozen
-class Client:
-    """Who is calling.
-
-    Attributes:
-        secure: whether it came over TLS, as far as is known.
-    """
-
-    peer: Peer
-    secure: bool
-
-
 class Clients:
-    """Makes them."""
+    """Tells them apart."""
 
     def __init__(self, app: Keryx) -> None:
         self._app = app
         self._proxies = Proxies(app.config.trusted_proxies)
 
-    def client(
+    def origin(self, scope: Mapping[str, Any], headers: Mapping[bytes, bytes]) -> Origin:
+        """Where a request comes from, as far as is known; `headers` are the fields of its head, by name."""
+        client = scope.get("client")
+        secure = scope.get("scheme") in ("https", "wss")
+        return self._proxies.origin(client[0] if client else "local", secure=secure, headers=headers)
+
+    def peer(
         self,
-        scope: Mapping[str, Any],
         headers: Mapping[bytes, bytes],
+        origin: Origin,
         type: ConnectionType,  # noqa: A002 - the connection's
         *,
         with_cookie: bool = True,
-    ) -> Client:
-        """The client of a request.
+    ) -> Peer:
+        """Who sent a request.
 
         Args:
             headers: the fields of its head, by name.
+            origin: where it comes from.
             with_cookie: whether it may be known by its cookie.
         """
-        settings, client = self._app.config.session, scope.get("client")
-        origin = self._proxies.origin(
-            client[0] if client else "local", secure=scope.get("scheme") in ("https", "wss"), headers=headers
-        )
+        settings = self._app.config.session
         presented = presented_id(headers.get(b"cookie"), settings.cookie_name) if with_cookie else None
         last_event_id = headers.get(b"last-event-id")
-        peer = Peer(
+        return Peer(
             app=self._app,
             type=type,
             identifier=origin.address,
             session=Session(self._app.store, settings, presented),
             last_event_id=last_event_id.decode("utf-8", "replace") if last_event_id else None,
         )
-        return Client(peer, origin.secure)
 
 
 def correlation_id(headers: Mapping[bytes, bytes]) -> str:

@@ -7,8 +7,9 @@ like, or how they get their turn to be written.
             ├─► call ─► its outbox ─┼─► turns ─► the socket
             └─► refusals ───────────┘
 
-Every call is a task in the socket's nursery, with a nursery of its own. Reading never waits for a call, so a cancel is
-read whatever is going on; it waits only for a client that makes mistakes faster than it reads what they were.
+Every call is a task in the socket's nursery, with a nursery of its own. Reading never waits, so a cancel, and that the
+client has left, is read whatever is going on. A client that makes mistakes without end and does not read what they were
+is closed.
 
 Invariants: whatever asks for a call is answered by exactly one last message, unless the socket ends first. A mistake of
 the client is told to it, and ends nothing. When the conversation has ended, so have all its calls.
@@ -38,8 +39,8 @@ from .socket_reply import SocketReply, WayOut
 if TYPE_CHECKING:
     from ..action import Action
 
-REFUSALS: Final = 64
-"""How many refusals may wait to be told."""
+REFUSALS: Final = 512
+"""How many refusals may wait to be told. Turns to write come seldom where many streams are busy."""
 
 LINGER: Final = 1.0
 """How long a client may take to answer the close, in seconds. Closed under a client that still sends, it is lost."""
@@ -51,6 +52,7 @@ SHOWN: Final = 100
 """How much of a client's words is repeated to it, in characters."""
 
 GOING_AWAY: Final = 1001
+POLICY_VIOLATION: Final = 1008
 TOO_BIG: Final = 1009
 FAILED: Final = 1011
 """Close codes (RFC 6455, section 7.4.1)."""
@@ -79,7 +81,7 @@ class Conversation:
         self._app = peer.app
         self._config = peer.app.config.websocket
         self._correlation_id = correlation_id
-        self._path = path
+        self._path = path[:SHOWN]
         self._receive = receive
         self._out = WayOut(send, self._app.config.write_timeout, self._leave)
         self._reading = trio.CancelScope()
@@ -194,7 +196,12 @@ class Conversation:
             except Refused as refused:
                 answer = self._refusal(refused)
             if answer is not None:
-                await self._refusals.send(answer)
+                try:
+                    self._refusals.send_nowait(answer)
+                except trio.WouldBlock:
+                    self._close_with = (POLICY_VIOLATION, f"{REFUSALS} messages were refused and the answers not read")
+                    self._leave()
+                    return
 
     def _hear(self, said: str | bytes) -> bytes | None:
         """Do as a message says, or raise why not; returns what is to be answered at once."""

@@ -205,7 +205,8 @@ def raw_path(scope: Mapping[str, Any]) -> str:
     raw = scope.get("raw_path") or scope["path"].encode()
     path = bytes(raw).partition(b"?")[0].decode("latin-1")
     if not path.startswith("/"):  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
-        path = urlsplit(path).path or "/"
+        with suppress(ValueError):  # or what is none, and leads nowhere
+            path = urlsplit(path).path or "/"
     root = scope.get("root_path", "")
     return path.removeprefix(root) if root and path.startswith(root + "/") else path
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from starlette.staticfiles import StaticFiles
 
 INDEX: Final = "index.html"
+MAX_PATH: Final = 2000
+"""The longest path that is looked up, in characters: following links takes long where there are many parts."""
+
 REVALIDATED: Final[Headers] = [(b"cache-control", b"no-cache")]
 """A browser may keep a file, and asks each time whether it is still the one: mostly a 304 without a body."""
 
@@ -52,7 +55,8 @@ class Folder:
         from starlette.staticfiles import StaticFiles  # noqa: PLC0415
 
         self.prefix = prefix.rstrip("/") + "/"
-        self._files: StaticFiles = StaticFiles(directory=Path(directory).resolve())
+        self._root = Path(directory).resolve()
+        self._files: StaticFiles = StaticFiles(directory=self._root)
 
     def has(self, path: str) -> bool:
         """Whether a path is in it, whether or not there is a file."""
@@ -61,28 +65,36 @@ class Folder:
     async def find(self, path: str, exchange: Exchange) -> FileAnswer | None:
         """What answers a GET or HEAD of a decoded path; None where there is no such file."""
         inside = path[len(self.prefix) :]
-        if any(part.startswith(".") and part != ".well-known" for part in inside.split("/")):
-            return None  # hidden files are seldom put there to be seen
+        if len(inside) > MAX_PATH or _is_hidden(inside):
+            return None
         try:
-            full, found = await trio.to_thread.run_sync(self._look_up, inside)
+            full, found, is_index = await trio.to_thread.run_sync(self._look_up, inside)
         except (OSError, ValueError):  # a name that is too long, that has a NUL in it, or a file that may not be read
             return None
         if found is None:
             return None
-        if full.endswith(INDEX) and not path.endswith(("/", INDEX)):
+        if is_index and not path.endswith("/"):
             return _with_a_slash(path, exchange)
         return self._files.file_response(full, found, dict(exchange.scope))
 
-    def _look_up(self, inside: str) -> tuple[str, os.stat_result | None]:
-        """The file, or of a folder its index; None where neither is there."""
+    def _look_up(self, inside: str) -> tuple[str, os.stat_result | None, bool]:
+        """The file, or of a folder its index, and which of the two; None where neither is there."""
         full, found = self._files.lookup_path(inside)
-        if found is not None and stat.S_ISDIR(found.st_mode):
+        is_folder = found is not None and stat.S_ISDIR(found.st_mode)
+        if is_folder:
             full, found = self._files.lookup_path(f"{inside.rstrip('/')}/{INDEX}".lstrip("/"))
         elif inside.endswith("/"):
-            return full, None
+            found = None
         if found is not None and not (stat.S_ISREG(found.st_mode) and os.access(full, os.R_OK)):
-            return full, None
-        return full, found
+            found = None
+        if found is not None and _is_hidden(os.path.relpath(full, self._root)):  # where a link leads
+            found = None
+        return full, found, is_folder
+
+
+def _is_hidden(inside: str) -> bool:
+    """Whether a file or one of its folders is hidden: those are seldom put there to be seen."""
+    return any(part.startswith(".") and part not in (".", ".well-known") for part in inside.split("/"))
 
 
 def _with_a_slash(path: str, exchange: Exchange) -> FileAnswer:
@@ -100,14 +112,25 @@ async def send_file(answer: FileAnswer, exchange: Exchange, base: Headers) -> No
     Args:
         base: the fields that stand on every answer.
     """
+    left = 0  # of what was announced, in bytes: the file may be another one by now
 
     async def send(message: Mapping[str, Any]) -> None:
+        nonlocal left
         if message["type"] == "http.response.start":
+            left = int(dict(message["headers"]).get(b"content-length", 0))
             await exchange.start(message["status"], header_fields.merged(base + REVALIDATED, message["headers"]))
-        elif message.get("more_body"):
-            await exchange.write(message["body"])
+            return
+        data = message["body"][:left]
+        left -= len(data)
+        if message.get("more_body") and left:
+            await exchange.write(data)
+        elif exchange.ending:
+            return  # it has grown: what was announced is out
+        elif left > 0 and exchange.method != "HEAD":
+            await exchange.write(data)  # it has shrunk
+            exchange.cut()
         else:
-            await exchange.finish(message["body"])
+            await exchange.finish(data)
 
     # Its own watch for the reader's leaving would have no bound; ours is below.
     scope = {**exchange.scope, "asgi": {"version": "3.0", "spec_version": "2.4"}, "extensions": {}}
@@ -120,4 +143,5 @@ async def send_file(answer: FileAnswer, exchange: Exchange, base: Headers) -> No
 
 async def _watch(exchange: Exchange, scope: trio.CancelScope) -> None:
     await exchange.wait_until_left()
-    scope.cancel()
+    if not exchange.ending:  # else it is the normal end, which the server may be writing still
+        scope.cancel()

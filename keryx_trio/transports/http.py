@@ -152,7 +152,8 @@ class HttpRequest:
             await self._refuse_method(["GET", "HEAD"])
         else:
             with self._reading:
-                await exchange.body(self._app.config.max_body_size)  # which none of these should have
+                async for _ in exchange.chunks(self._app.config.max_body_size):
+                    pass  # none of these should have a body
             await files.send_file(file, exchange, self._reply.base)
 
     async def _refuse_method(self, methods: list[str]) -> None:
@@ -211,9 +212,10 @@ class HttpRequest:
         return path
 
     def _connection(self) -> Connection:
-        client = self._transport.clients.client(self._exchange.scope, self._exchange.headers, ConnectionType.WEB)
-        connection = Connection(client.peer, self._reply.correlation_id)
-        self._reply.connection, self._reply.secure = connection, client.secure
+        clients, headers = self._transport.clients, self._exchange.headers
+        origin = clients.origin(self._exchange.scope, headers)
+        connection = Connection(clients.peer(headers, origin, ConnectionType.WEB), self._reply.correlation_id)
+        self._reply.connection, self._reply.secure = connection, origin.secure
         return connection
 
 

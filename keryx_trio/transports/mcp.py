@@ -26,7 +26,6 @@ from pydantic import AnyHttpUrl
 from starlette.requests import HTTPConnection
 
 from ..call import LAST_WRITES, Call, shutting_down
-from ..connection import ConnectionType
 from ..errors import ErrorType, TypedError, as_typed, unwrap
 from ..wire import headers as header_fields
 from ..wire import json
@@ -133,7 +132,7 @@ class McpRequest:
         headers = self._exchange.headers
         self._origin = headers.get(b"origin", b"").decode("latin-1").lower()
         self._host = headers.get(b"host", b"").decode("latin-1").lower()
-        self._client = transport.clients.client(scope, headers, ConnectionType.MCP, with_cookie=False)
+        self._client = transport.clients.origin(scope, headers)
         self._correlation_id = correlation_id(headers)
         self._calls: set[Call] = set()
         self.whole = trio.CancelScope()
@@ -256,7 +255,7 @@ class McpRequest:
     def _caller(self, principal: str | None = None, given: Mapping[str, Any] | None = None) -> Caller:
         session_id = self._exchange.headers.get(MCP_SESSION_ID_HEADER.encode(), b"").decode("latin-1")
         return Caller(
-            self._client.peer.identifier,
+            self._client.address,
             correlation_id=self._correlation_id,
             session=f"mcp {session_id}" if session_id else principal,
             given=given or {},

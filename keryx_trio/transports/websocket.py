@@ -70,11 +70,11 @@ class Handshake:
         self._scope = scope
         self._send = send
         self._headers = header_fields.joined(scope["headers"])
+        self._origin = transport.clients.origin(scope, self._headers)
         self._stranger = self._is_stranger()
-        self._client = transport.clients.client(
-            scope, self._headers, ConnectionType.WEBSOCKET, with_cookie=not self._stranger
+        self.peer = transport.clients.peer(
+            self._headers, self._origin, ConnectionType.WEBSOCKET, with_cookie=not self._stranger
         )
-        self.peer = self._client.peer
         self.correlation_id = correlation_id(self._headers)
 
     def _is_stranger(self) -> bool:
@@ -82,8 +82,8 @@ class Handshake:
         origin = self._headers.get(b"origin")
         if origin is None or origin.lower() in self._transport.friends:
             return False
-        host, secure = self._headers.get(b"host", b""), self._scope.get("scheme") == "wss"
-        return not header_fields.is_same_origin(origin, host, secure=secure)
+        host = self._headers.get(b"host", b"")
+        return not header_fields.is_same_origin(origin, host, secure=self._origin.secure)
 
     def refusal(self) -> TypedError | None:
         """Why there will be no socket."""
@@ -105,7 +105,7 @@ class Handshake:
         await session.load()
         session.sealed = True
         fields: Headers = [(b"x-request-id", self.correlation_id.encode())]
-        cookie = None if self._stranger else session.cookie(secure=self._client.secure)
+        cookie = None if self._stranger else session.cookie(secure=self._origin.secure)
         if cookie is not None:
             fields.append((b"set-cookie", cookie))
         await self._hand_over({"type": "websocket.accept", "headers": fields})

@@ -57,7 +57,7 @@ class Ask:
     """
 
     action: str
-    params: dict[str, Any]
+    params: dict[str, Any] = attrs.field(repr=False)  # there may be secrets in them
     id: bytes
     key: str | float | None
 

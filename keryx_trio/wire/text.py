@@ -7,6 +7,7 @@ import codecs
 import re
 from typing import Final
 
+JSON_TYPES: Final = frozenset({"application/json", "application/x-ndjson", "application/jsonl", "application/json-seq"})
 _CHARSET: Final = re.compile(r';\s*charset="?([A-Za-z0-9._:-]+)', re.IGNORECASE)
 
 
@@ -30,7 +31,7 @@ def text_decoder(content_type: str) -> codecs.IncrementalDecoder | None:
     Text is what is of type `text/...` or JSON, in the charset that it names, or else UTF-8.
     """
     kind = content_type.partition(";")[0].strip().lower()
-    if not (kind.startswith("text/") or kind == "application/json" or kind.endswith("+json")):
+    if not (kind.startswith("text/") or kind in JSON_TYPES or kind.endswith("+json")):
         return None
     charset = _CHARSET.search(content_type)
     return _decoder(charset[1] if charset else "utf-8") or _decoder("utf-8")

@@ -38,6 +38,11 @@ def folder(tmp_path: Path) -> Path:
     (site / "link.txt").symlink_to(tmp_path / "outside.txt")
     (site / "linked").symlink_to(tmp_path / "site-outside")
     (site / "inner.css").symlink_to(site / "style.css")
+    (site / "env").symlink_to(site / ".env")
+    (site / "git").symlink_to(site / ".git")
+    (site / "loop").symlink_to(site)
+    (site / "linked index").mkdir()
+    (site / "linked index" / "index.html").symlink_to(site / "style.css")
     os.mkfifo(site / "pipe")
     return site
 
@@ -100,6 +105,9 @@ async def test_a_file_is_served_with_its_type_and_the_standard_headers(folder, p
         "/../site-outside/file.txt",
         "/link.txt",
         "/linked/file.txt",
+        "/env",
+        "/git/config",
+        "/" + "loop/" * 500 + "style.css",
         "/.env",
         "/.git/config",
         "/sub%20dir/../.env",
@@ -128,6 +136,8 @@ async def test_a_folder_has_a_slash_at_its_end(folder):
         assert {name: answer.headers[name] for name in SECURITY} == SECURITY
         answer = await client.get("/site")
         assert (answer.status, answer.headers["location"]) == (307, "./site/")
+        assert (await client.get("/site/linked%20index")).status == 307
+        assert (await client.get("/site/linked%20index/")).text == "body {}"
         assert (await client.get("/site/")).text == "<title>home</title>"
         assert (await client.get("/sites")).status == 404
         assert (await client.get("/")).status == 404
@@ -210,6 +220,19 @@ def test_what_cannot_be_served_is_refused_at_once(folder, tmp_path):
     for prefix in ("x", "", "/{id}", "/x?y", "/x#y"):
         with pytest.raises(ValueError, match="must be a path that starts with a slash"):
             app.static(prefix, folder)
+
+
+@pytest.mark.parametrize("change", [1000, -1000], ids=["grows", "shrinks"])
+async def test_a_file_that_changes_while_it_is_sent_keeps_to_what_was_announced(folder, change, caplog):
+    path = folder / "changing.bin"
+    path.write_bytes(b"x" * 300_000)
+    async with open_client(serve(folder)) as client, client.stream("GET", "/changing.bin") as stream:
+        first = await stream.receive_bytes()
+        os.truncate(path, 300_000 + change)
+        rest = await stream.read()
+    assert len(first) + len(rest) == min(300_000, 300_000 + change)
+    assert stream.complete is (change > 0)
+    assert "failed" not in caplog.text
 
 
 async def test_a_reader_that_leaves_stops_the_file_and_one_that_takes_nothing_is_cut_off(folder):

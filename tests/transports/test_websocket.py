@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from keryx_trio import (
+    SECRET,
     ByteStream,
     Config,
     Connection,
@@ -165,6 +166,16 @@ async def test_over_tls_a_page_that_came_without_it_is_foreign():
         socket._scope["scheme"] = "wss"
         with pytest.raises(Denied, match="403"):
             await socket.__aenter__()
+
+
+async def test_behind_a_proxy_that_ends_tls_a_page_that_came_without_it_is_foreign():
+    app = make_app(Config(trusted_proxies=("127.0.0.1",)))
+    headers = {"X-Forwarded-Proto": "https", "Host": "app.example"}
+    async with open_client(app) as client:
+        async with client.websocket(headers={**headers, "Origin": "https://app.example"}) as socket:
+            assert "Secure" in socket.headers["set-cookie"]
+        with pytest.raises(Denied, match="403"):
+            await client.websocket(headers={**headers, "Origin": "http://app.example"}).__aenter__()
 
 
 async def test_where_any_page_may_come_it_comes_without_the_session():
@@ -723,15 +734,42 @@ async def test_a_socket_that_does_not_read_cannot_hold_the_shutdown(autojump_clo
     assert not app.connections
 
 
-async def test_mistakes_that_nobody_reads_the_answers_to_are_not_piled_up():
+async def test_mistakes_that_nobody_reads_the_answers_to_are_not_piled_up(autojump_clock):
     async with open_client(make_app()) as client, client.websocket() as socket:
-        read = 0
-        with trio.move_on_after(0.2):
+        await socket.ask("wait", id=1)
+        sent = 0
+        with trio.move_on_after(5):
             while True:
                 await socket.send("no json")
-                read += 1
-        assert REFUSALS < read < REFUSALS + 5
-        assert "error" in await socket.receive()
+                sent += 1
+        assert REFUSALS < sent < 3 * REFUSALS
+        with pytest.raises(EOFError, match="1008"), trio.fail_after(5):
+            while True:
+                assert "error" in await socket.receive()
+        await socket.over.wait()
+    assert not client.app.connections
+
+
+async def test_a_client_that_leaves_with_answers_unread_has_left():
+    app, cleaned = make_app(), []
+
+    @app.action("held", timeout=0)
+    async def held() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            cleaned.append(trio.current_time())
+
+    async with open_client(app) as client, client.websocket() as socket:
+        await socket.ask("held", id=1)
+        for number in range(200):
+            await socket.ask("nobody", id=number)
+        await wait_all_tasks_blocked()
+        start = trio.current_time()
+        socket.leave()
+        await socket.over.wait()
+        assert cleaned
+        assert trio.current_time() - start < 1
 
 
 async def test_a_large_piece_of_bytes_comes_in_messages_that_clients_take():
@@ -809,6 +847,34 @@ async def test_comments_have_no_place_and_are_no_events(autojump_clock, lines):
 
 
 # The end
+
+
+async def test_a_source_that_can_not_be_closed_is_its_own_calls_matter(lines):
+    class Upstream:
+        def __init__(self, token: str) -> None:
+            self.token = token
+
+        def __aiter__(self) -> Any:
+            raise AssertionError("never asked")
+
+        async def aclose(self) -> None:
+            raise OSError(f"could not close https://api/?key={self.token}")
+
+    app = make_app()
+
+    @app.action("open")
+    async def open_it(token: Annotated[str, SECRET]) -> None:
+        StreamingResponse.stream(Upstream(token))
+        raise TypedError("quota exceeded")
+
+    async with open_client(app) as client, client.websocket() as socket:
+        await socket.ask("sleep", {"seconds": 0}, id="other")
+        await socket.ask("open", {"token": "swordfish"}, id=1)
+        told = {(message := await socket.receive())["messageId"]: message for _ in range(2)}
+        assert told[1]["error"]["message"] == "quota exceeded"
+        assert told["other"]["response"] == "slept"
+    assert any("a source could not be closed" in line for line in lines())
+    assert not any("swordfish" in line for line in lines())
 
 
 async def test_what_waits_to_be_sent_before_there_is_a_reader_takes_its_form_then(lines):

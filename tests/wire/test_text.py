@@ -27,6 +27,7 @@ def test_text_is_the_same_however_its_bytes_are_cut(text, cuts, charset):
         "TEXT/HTML; Charset=UTF-8",
         "application/json",
         "application/ld+json ; a=b",
+        "application/x-ndjson",
         'text/x; charset="utf-8"',
     ],
 )
