@@ -119,7 +119,9 @@ def examples(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """The tests again, and the lines and branches that they leave out; too many fail."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "coverage"))
+    session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 
 

@@ -157,7 +157,7 @@ class Outbox:
 
     # The reader's side
 
-    def attach(self, encode: Callable[[Any], Item | None], limit: int) -> None:
+    def attach(self, encode: Callable[[Any], Item | None], limit: int = MAX_BYTES) -> None:
         """A reader comes: what was sent before it did takes its form on the wire, and `limit` bytes may be held."""
         self._queue = [frame for item in self._queue if (frame := encode(item)) is not None]
         self._senders = {task: encode(item) or b"" for task, item in self._senders.items()}

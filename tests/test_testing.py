@@ -85,7 +85,7 @@ async def test_an_application_that_answers_nothing_is_told():
             await client.get("/")
 
 
-async def test_an_error_of_the_test_itself_comes_out_as_it_was_raised(app):
+async def test_an_error_of_the_test_itself_comes_out_as_it_was_raised(app, autojump_clock):
     with pytest.raises(KeyError, match="mine"):
         async with open_client(app) as client:
             await client.get("/api/tick?n=x")

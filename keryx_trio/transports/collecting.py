@@ -147,9 +147,9 @@ class Collector:
 
     async def end(self, end: End, payload: Any, data: Any) -> None:  # noqa: ARG002 - an error is told by its payload
         """The stream has ended."""
-        rest = self._decoder.decode(b"", final=True) if self._decoder is not None else ""
-        if rest:
-            await self.write([Sent(rest)])
+        if self._decoder is not None and end.outcome is Outcome.DONE:  # else it may have had what never came here
+            rest = self._decoder.decode(b"", final=True)
+            await self.write([Sent(rest)] if rest else [])
         self.failed = payload if end.outcome not in (Outcome.DONE, Outcome.CANCELLED) else None
         self.answered.set()
 

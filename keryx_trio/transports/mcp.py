@@ -57,7 +57,7 @@ class McpTransport:
         self.clients = Clients(app)
         self.standard = header_fields.Standard(app.config.security, app.config.cors)
         self.server = AgentServer(app)
-        self.manager: StreamableHTTPSessionManager | None = None
+        self.manager: StreamableHTTPSessionManager
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,11 +65,8 @@ class McpTransport:
         self.manager = StreamableHTTPSessionManager(
             self.server.sdk, max_request_body_size=self.app.config.max_body_size
         )
-        try:
-            async with self.server.running(), self.manager.run():
-                yield
-        finally:
-            self.manager = None
+        async with self.server.running(), self.manager.run():
+            yield
 
     def serves(self, scope: Mapping[str, Any]) -> bool:
         """Whether a request is for the endpoint, or asks about it."""
@@ -192,12 +189,9 @@ class McpRequest:
 
     async def _pass_on(self, caller: Caller, user: AuthenticatedUser | None = None) -> None:
         """Let the SDK answer."""
-        manager = self._transport.manager
-        if manager is None:  # the application has not been started by its lifespan, or ends
-            raise shutting_down()
         self._calls = caller.calls
         scope = {**self._exchange.scope, CALLER: caller, **({} if user is None else {"user": user})}
-        await manager.handle_request(scope, self._hear, self._say)
+        await self._transport.manager.handle_request(scope, self._hear, self._say)
 
     async def _hear(self) -> MutableMapping[str, Any]:
         """For the SDK to read; where the client has left, what runs for this request ends."""

@@ -44,14 +44,13 @@ async def test_a_connection_that_is_kept_takes_the_next_request_and_is_closed_wh
 
 
 async def test_an_idle_connection_does_not_hold_up_a_stop(app: Keryx) -> None:
-    async with serve(app) as server:
-        async with open_raw(server.port) as raw:
-            await raw.request("GET", "/small.txt")
-            await raw.head()
-            await raw.body()
-            server.stop()
-            with trio.fail_after(1):
-                assert await raw.is_closed()
+    async with serve(app) as server, open_raw(server.port) as raw:
+        await raw.request("GET", "/small.txt")
+        await raw.head()
+        await raw.body()
+        server.stop()
+        with trio.fail_after(1):
+            assert await raw.is_closed()
 
 
 async def test_a_target_that_is_no_address_is_not_found(app: Keryx) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket as sockets
 import struct
@@ -27,6 +28,9 @@ from websockets.sync.client import connect
 from keryx_trio import Config, Connection, EventStream, Keryx, StreamingResponse, Web
 from keryx_trio.transports.socket_reply import SHARE
 from tests.e2e.serving import Server, needs_server, serve, serve_process, until
+
+COVERED = "COVERAGE_RUN" in os.environ
+"""Whether coverage is measured, which makes everything slow."""
 
 
 def address(server: Any, path: str = "/") -> str:
@@ -136,15 +140,16 @@ async def read_many(server: Server, streams: int, events: int, compression: str 
 
 
 async def test_twenty_streams_of_ten_thousand_events_share_a_socket(measured: Callable[[str], None]) -> None:
+    events = 1000 if COVERED else 10_000
     async with serve(Stage().app) as server:
-        found = await read_many(server, 20, 10_000)
-    assert found["received"] == [10_000] * 20
+        found = await read_many(server, 20, events)
+    assert found["received"] == [events] * 20
     measured(
-        f"200,000 events complete and in order in {found['total']:.1f} s, the first of each within "
+        f"{20 * events} events complete and in order in {found['total']:.1f} s, the first of each within "
         f"{found['first'] * 1000:.1f} ms, {found['switches']} turns"
     )
-    assert found["first"] < 0.1
-    assert found["switches"] > 1000
+    assert found["first"] < (1 if COVERED else 0.1)
+    assert found["switches"] > 20 * events / 200
 
 
 async def test_a_client_that_compresses_gets_the_same() -> None:

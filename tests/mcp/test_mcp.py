@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import attrs
 import pytest
 import trio
+from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from msgspec import Meta
 
@@ -29,6 +31,8 @@ from keryx_trio import (
     action,
 )
 from keryx_trio.config import ConfigError
+from keryx_trio.transports import mcp_server
+from keryx_trio.transports.mcp import McpRequest
 from tests.e2e.serving import serve, until
 from tests.mcp.agents import LEGACY, MODES, NEWEST, agent
 
@@ -175,6 +179,24 @@ async def test_bytes_are_embedded_with_their_type(mode: str):
 
 
 @modes
+@pytest.mark.parametrize("bytes_too", [False, True], ids=["events", "bytes"])
+async def test_a_stream_that_fails_before_it_has_said_anything_is_the_error_alone(mode: str, bytes_too: bool):
+    app = make_app()
+
+    @app.action("it")
+    async def it() -> StreamingResponse:
+        async def produce(_: Any) -> None:
+            raise TypedError("never began")
+
+        return StreamingResponse.stream(produce) if bytes_too else StreamingResponse.sse(produce)
+
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, agent(server, mode) as client:
+            [error] = (await client.call_tool("it", {})).content
+    assert json.loads(error.text)["error"]["message"] == "never began"
+
+
+@modes
 async def test_what_is_collected_is_bounded(mode: str):
     with trio.fail_after(LIMIT):
         async with serve(make_app(max_collected=20)) as server, agent(server, mode) as client:
@@ -270,6 +292,10 @@ async def test_resources_are_listed_and_read(mode: str, journal: Any):
 
         return StreamingResponse.stream(produce, content_type="text/plain")
 
+    @app.action("motto", mcp=Mcp(resource="keryx://motto"))
+    async def motto() -> str:
+        return "as it is"
+
     @app.action("wrong", mcp=Mcp(resource="keryx://wrong"))
     async def wrong() -> int:
         return 7
@@ -277,7 +303,7 @@ async def test_resources_are_listed_and_read(mode: str, journal: Any):
     with trio.fail_after(LIMIT):
         async with serve(app) as server, agent(server, mode) as client:
             listed = {each.uri: each for each in (await client.list_resources()).resources}
-            assert listed.keys() == {"keryx://status", "keryx://log", "keryx://wrong"}
+            assert listed.keys() == {"keryx://status", "keryx://log", "keryx://motto", "keryx://wrong"}
             assert (listed["keryx://status"].name, listed["keryx://status"].description) == ("status", "How it is.")
             [template] = (await client.list_resource_templates()).resource_templates
             assert (template.uri_template, template.name) == ("keryx://item/{id}/{part}", "item")
@@ -287,6 +313,8 @@ async def test_resources_are_listed_and_read(mode: str, journal: Any):
             assert base64.b64decode(read.blob).decode() == "7 a é"
             [read] = (await client.read_resource("keryx://log")).contents
             assert (read.mime_type, read.text) == ("text/plain", "line\n")
+            [read] = (await client.read_resource("keryx://motto")).contents
+            assert (read.mime_type, read.text) == ("text/plain", "as it is")
             with pytest.raises(MCPError, match="id: expected an integer"):
                 await client.read_resource("keryx://item/x/y")
             with pytest.raises(MCPError, match="there is no resource keryx://item/7"):
@@ -429,3 +457,35 @@ async def test_a_call_has_a_connection_of_its_own_with_the_clients_identity(mode
     assert len({connection.id for connection in seen}) == 2
     assert len({connection.correlation_id for connection in seen}) == 2
     assert not app.connections
+
+
+# In process
+
+
+async def test_a_client_in_the_same_process_needs_no_server():
+    app = make_app()
+    with trio.fail_after(LIMIT):
+        async with app, Client(app._mcp.server.sdk) as client:
+            assert (await client.call_tool("text", {})).content[0].text == 'a "text"'
+            app.shut_down()
+            late = await client.call_tool("text", {})
+    assert json.loads(late.content[0].text)["error"]["type"] == "CONNECTION_UNAVAILABLE"
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:mcp.shared.exceptions.MCPDeprecationWarning")
+async def test_of_so_many_clients_the_level_is_remembered_and_of_no_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mcp_server, "MAX_LEVELS", 2)
+    app = make_app()
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, AsyncExitStack() as stack:
+            for _ in range(3):
+                client = await stack.enter_async_context(agent(server, LEGACY))
+                await client.set_logging_level("error")
+    assert len(app._mcp.server._levels) == 2
+
+
+async def test_a_request_that_is_left_behind_can_be_named():
+    app = make_app()
+    scope = {"type": "http", "method": "GET", "path": "/mcp", "headers": [(b"x-request-id", b"mine")]}
+    request = McpRequest(app._mcp, scope, trio.sleep_forever, trio.sleep_forever)
+    assert request.describe() == {"url": "/mcp", "action": "none", "correlation_id": "mine"}

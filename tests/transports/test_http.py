@@ -713,7 +713,7 @@ async def test_a_segment_that_is_secret_for_another_method_only_is_shown(caplog)
     assert "/api/reset/swordfish/for/me" in caplog.text
 
 
-async def test_a_secret_in_the_path_of_a_client_that_leaves_or_comes_too_late_is_not_logged(caplog):
+async def test_a_secret_in_the_path_of_a_client_that_leaves_or_comes_too_late_is_not_logged(caplog, autojump_clock):
     caplog.set_level("DEBUG", "keryx_trio")
     app = make_secret_paths()
     async with open_client(app) as client:
