@@ -246,6 +246,17 @@ class Keryx:
             raise RuntimeError("the application is not running: use `async with app:`, or serve it")
         return self._nursery
 
+    @property
+    def mcp_server(self) -> Any:
+        """The application as a server of the MCP SDK, for the SDK's client in the same process, while it runs.
+
+        Raises:
+            RuntimeError: MCP is not served.
+        """
+        if self._mcp is None:
+            raise RuntimeError("MCP is not served: Keryx(mcp=True), or KERYX_MCP_ENABLED=true")
+        return self._mcp.server.sdk
+
     async def __aenter__(self) -> Self:
         """Run the application's lifespan around a script or a test.
 

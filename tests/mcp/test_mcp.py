@@ -417,7 +417,8 @@ def test_what_an_action_returns_is_described_where_it_is_an_object():
 
 
 def test_it_is_off_unless_it_is_asked_for():
-    assert Keryx(config=Config())._mcp is None
+    with pytest.raises(RuntimeError, match="KERYX_MCP_ENABLED"):
+        _ = Keryx(config=Config()).mcp_server
     assert Keryx(config=Config(mcp=McpConfig(enabled=True)), mcp=False)._mcp is None
     assert Keryx(config=Config(mcp=McpConfig(enabled=True)))._mcp is not None
     app = Keryx(config=Config(), mcp=McpConfig(route="/agents"))
@@ -465,7 +466,7 @@ async def test_a_call_has_a_connection_of_its_own_with_the_clients_identity(mode
 async def test_a_client_in_the_same_process_needs_no_server():
     app = make_app()
     with trio.fail_after(LIMIT):
-        async with app, Client(app._mcp.server.sdk) as client:
+        async with app, Client(app.mcp_server) as client:
             assert (await client.call_tool("text", {})).content[0].text == 'a "text"'
             app.shut_down()
             late = await client.call_tool("text", {})

@@ -10,6 +10,8 @@ from keryx_trio import (
     Event,
     EventStream,
     Keryx,
+    Mcp,
+    McpConfig,
     Middleware,
     Response,
     StreamingResponse,
@@ -71,3 +73,12 @@ class Audit(Middleware):
 
 
 Event("data", event="e", id="1", retry=3)
+
+app.static("/", "site")
+Keryx(mcp=True)
+Keryx(mcp=McpConfig(allowed_hosts=("api.example",)))
+
+
+@app.action("note", mcp=Mcp(resource="notes://{id}", read_only=True))
+async def note(id: int) -> dict[str, str]:
+    return {"text": str(id)}
