@@ -67,7 +67,7 @@ def test_a_cancel_names_a_call():
         (b'{"messageType":"action","action":"\xff"}', "PARAM_FORMATTING", None, b"", "not valid JSON"),
         (b'{"messageType":"action","action":"a","messageId":"\xff"}', "PARAM_FORMATTING", None, b"", "not valid JSON"),
         ("[" * 2000 + "]" * 2000, "PARAM_FORMATTING", None, b"", "a message is a JSON object"),
-        ('{"params":' + "[" * 9000 + "]" * 9000 + "}", "PARAM_FORMATTING", None, b"", "nested too deeply"),
+        ('{"params":' + "[" * 30_000 + "]" * 30_000 + "}", "PARAM_FORMATTING", None, b"", "nested too deeply"),
         ("[1]", "PARAM_FORMATTING", None, b"", "a message is a JSON object"),
         ('"action"', "PARAM_FORMATTING", None, b"", "a message is a JSON object"),
         ('{"params":{"n":1e999}}', "PARAM_FORMATTING", None, b"", "out of range"),
