@@ -94,11 +94,16 @@ class Call:
         if not self.reply.ending:
             self._lose()
 
-    def _lose(self) -> None:
-        self._note(Outcome.GONE)
+    def abandon(self) -> None:
+        """The server gives it up at once: it has no last word of its own, though its client may still be there."""
+        if not self.reply.ending:
+            self._lose(End(Outcome.SHUTDOWN))
+
+    def _lose(self, end: End = GONE) -> None:
+        self._note(end.outcome)
         self.gone.cancel()  # first: who waits in a send is cancelled there, and not let go as if it had sent
         if self.stream is not None:
-            self.stream.outbox.finish(GONE)
+            self.stream.outbox.finish(end)
 
     def cancel(self) -> None:
         """The client wants no more of it; nothing, where it has been answered in full."""

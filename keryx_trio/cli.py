@@ -40,7 +40,8 @@ def find_application(name: str) -> Keryx:
     for part in (path or "app").split("."):
         found = getattr(found, part, None)
     if not isinstance(found, Keryx):
-        what = "nothing" if found is None else f"a {type(found).__name__}"
+        kind = type(found).__name__
+        what = "nothing" if found is None else f"{'an' if kind[0] in 'AEIOaeio' else 'a'} {kind}"
         raise _no_application(f"{name!r} must name a Keryx application, as in module:app, and names {what}")
     return found
 

@@ -26,7 +26,7 @@ class Denied(Exception):  # noqa: N818 - as trio names things: for a state
     """There is no socket; `answer` says why."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(f"the handshake was answered with status {answer.status}")
+        super().__init__(f"the handshake was answered with status {answer.status}: {answer.body.decode()}")
         self.answer = answer
 
 

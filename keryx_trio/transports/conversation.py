@@ -30,7 +30,7 @@ import trio
 
 from ..call import LAST_WRITES, Call, cancelled, shutting_down
 from ..connection import Connection, Peer
-from ..errors import ErrorType, TypedError
+from ..errors import ErrorType, TypedError, as_typed
 from ..wire import messages
 from ..wire.messages import Ask, Cancel, Frames, Refused
 from .exchange import Receive, Send
@@ -128,6 +128,14 @@ class Conversation:
         for call in list(self._running.values()):
             call.leave()
 
+    def _abandon(self, why: TypedError) -> list[bytes]:
+        """Give everything up; returns what is to be told of it."""
+        payload = why.payload()
+        untold = [*self._drop_waiting(), *(asked for asked, call in self._running.items() if not call.reply.ending)]
+        for call in self._running.values():
+            call.abandon()
+        return [Frames(asked.ask.id).error(payload) for asked in untold]
+
     # Its life
 
     async def run(self) -> None:
@@ -143,10 +151,12 @@ class Conversation:
                 await self._out.close(*self._close_with)
             except BaseException as error:
                 # Cancelled from outside, as by a server that waits no longer: the client is told all the same, and now.
+                why = shutting_down()
                 if isinstance(error, Exception):
-                    self._close_with = (FAILED, "the server failed")
-                self._leave()
+                    why, self._close_with = as_typed(error), (FAILED, "the server failed")
+                last_words = self._abandon(why)
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_CLOSE):
+                    await self._say(last_words)
                     await self._out.close(*self._close_with)
                 raise
             self._leave()

@@ -147,7 +147,9 @@ class HttpRequest:
         folder = next((folder for folder in self._transport.folders if folder.has(decoded)), None)
         file = None if folder is None else await folder.find(decoded, exchange)
         if file is None:
-            await self._refuse(TypedError(f"nothing answers {path}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
+            is_mcp = path.removesuffix("/") == self._app.config.mcp.route
+            hint = "; MCP is off: Keryx(mcp=True) or KERYX_MCP_ENABLED=true serves it" if is_mcp else ""
+            await self._refuse(TypedError(f"nothing answers {path}{hint}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
         elif exchange.method not in ("GET", "HEAD"):
             await self._refuse_method(["GET", "HEAD"])
         else:

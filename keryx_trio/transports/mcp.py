@@ -66,11 +66,12 @@ class McpTransport:
             self.server.sdk, max_request_body_size=self.app.config.max_body_size
         )
         async with self.server.running(), self.manager.run():
+            self.app.log.info("agents are served", route=self.config.route)
             yield
 
     def serves(self, scope: Mapping[str, Any]) -> bool:
         """Whether a request is for the endpoint, or asks about it."""
-        path = raw_path(scope)
+        path = raw_path(scope).removesuffix("/")
         return path == self.config.route or (
             path == WELL_KNOWN + self.config.route and self.config.verify_token is not None
         )
@@ -169,7 +170,7 @@ class McpRequest:
             await self._refuse(TypedError(said, ErrorType.CONNECTION_CHANNEL_AUTHORIZATION))
         elif exchange.method == "OPTIONS":
             await exchange.refuse(204, [*self._fields(), *self._preflight()], b"")
-        elif exchange.raw_path != self._config.route:
+        elif exchange.raw_path.startswith(WELL_KNOWN):
             await self._tell_metadata()
         elif self._config.verify_token is None:
             await self._pass_on(self._caller())

@@ -119,7 +119,10 @@ class AgentServer:
         reply = self._reply(context)
         action = self._app.tools.get(params.name)
         if action is None:
-            error = TypedError(f"there is no tool {params.name[:100]}", ErrorType.CONNECTION_ACTION_NOT_FOUND)
+            own = params.name.replace(":", "-")
+            hint = f"; it is called {own}" if own in self._app.tools else ""
+            said = f"there is no tool {params.name[:100]}{hint}"
+            error = TypedError(said, ErrorType.CONNECTION_ACTION_NOT_FOUND)
             reply.failed = error.payload()
         else:
             await self._call(context, action, params.arguments or {}, reply)

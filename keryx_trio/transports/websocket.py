@@ -92,9 +92,11 @@ class Handshake:
         if self._transport.app.drain_deadline is not None:
             return shutting_down()
         if self._stranger and not self._transport.any_origin:
+            origin, host = (self._headers.get(name, b"").decode("latin-1") for name in (b"origin", b"host"))
+            page = f"a page of {origin}" if "://" in origin else "a page without an origin, as a file is,"
             return TypedError(
-                f"a page of {self._headers[b'origin'].decode('latin-1')} may not open a WebSocket here; "
-                "the origins that may are named by KERYX_WEBSOCKET_ALLOWED_ORIGINS",
+                f"{page} may not open a WebSocket here: it is not this server's ({host}), and "
+                "KERYX_WEBSOCKET_ALLOWED_ORIGINS does not name its origin",
                 ErrorType.CONNECTION_CHANNEL_AUTHORIZATION,
             )
         return None

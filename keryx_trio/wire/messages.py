@@ -91,7 +91,7 @@ def read(message: str | bytes) -> Ask | Cancel:
     except msgspec.ValidationError as error:  # it is JSON, and no object, or has a number that is none
         raise _malformed(f"a message is a JSON object, such as {_EXAMPLE}: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _malformed(f"the message is not valid JSON: {error}") from None
+        raise _malformed(f"the message is not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from None
     except RecursionError:
         raise _malformed("the message is not valid JSON: it is nested too deeply") from None
     raw, key = _read_id(envelope.messageId)
@@ -133,8 +133,8 @@ def _read_id(raw: msgspec.Raw) -> tuple[bytes, str | float | None]:
 def _read_ask(envelope: _Envelope, raw: bytes, key: str | float | None) -> Ask:
     name, params = envelope.action, envelope.params
     if not isinstance(name, str) or not name:
-        said = "none" if name in (None, "") else _kind(name)
-        raise _malformed(f"a message of type action names its action by a string, not {said}", "action", id=raw)
+        said = "it is missing" if name in (None, "") else f"it is {_kind(name)}"
+        raise _malformed(f"a message of type action has the name of one in `action`; {said}", "action", id=raw)
     if params is not None and not isinstance(params, dict):
         raise _malformed(f"params is a JSON object with the inputs, not {_kind(params)}", "params", id=raw)
     return Ask(name, params or {}, raw, key)

@@ -331,8 +331,9 @@ async def test_a_signal_to_the_server_closes_a_socket_with_1001() -> None:
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    await receive(socket)
+                    last = await receive(socket)
         assert closed.value.reason.code == 1001
+        assert last["error"]["type"] == "CONNECTION_UNAVAILABLE"
 
 
 async def test_the_session_of_a_page_is_there_on_its_socket() -> None:

@@ -1009,6 +1009,7 @@ class Server:
         self.scope = {**client._scope("/", {}), "type": "websocket", "scheme": "ws", "extensions": {}}
         self.messages = [{"type": "websocket.connect"}, *messages]
         self.sent: list[tuple[str, float]] = []
+        self.texts: list[str] = []
         self.stuck = self.fails = False
         self.more = trio.Event()
         self.app = client.app
@@ -1033,6 +1034,7 @@ class Server:
         if self.stuck:
             await trio.sleep_forever()
         self.sent.append((message["type"], trio.current_time()))
+        self.texts += [message["text"]] if "text" in message else []
 
     @property
     def kinds(self) -> list[str]:
@@ -1067,10 +1069,27 @@ async def test_a_socket_whose_server_gives_it_up_gets_its_close_at_once_and_star
             start = trio.current_time()
             nursery.cancel_scope.cancel()
             client.shut_down()  # while it dies
-        assert server.sent[1:] == [("websocket.close", start)]
+        assert server.sent[1:] == [("websocket.send", start), ("websocket.close", start)]
         assert trio.current_time() == start + 3
         assert ran == []
         assert not app.connections
+
+
+async def test_what_a_server_gives_up_has_its_last_words_and_is_no_client_that_left(lines):
+    async with open_client(make_app(max_calls=2)) as client:
+        server = Server(client, asking("wait", 1), asking("endless"), asking("wait", 3))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert server.kinds == ["websocket.accept", *["websocket.send"] * 4, "websocket.close"]
+    told = [json.loads(text) for text in server.texts[1:]]
+    assert {message["error"]["type"] for message in told} == {"CONNECTION_UNAVAILABLE"}
+    assert sorted(message.get("messageId", 0) for message in told) == [0, 1, 3]
+    assert sorted(line.split()[0] for line in lines() if ":SHUTDOWN]" in line) == [
+        "[ACTION:WEBSOCKET:SHUTDOWN]",
+        "[STREAM:WEBSOCKET:SHUTDOWN]",
+    ]
 
 
 async def test_a_client_that_is_known_to_have_left_is_not_written_to_until_the_write_gives_up(autojump_clock):
