@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .middleware import Middleware
 
 _VARIABLE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_RESERVED: Final = re.compile(r"[/?#]")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 P = ParamSpec("P")
@@ -87,22 +88,40 @@ class Mcp:
     read_only: bool | None = None
     destructive: bool | None = None
     variables: tuple[str, ...] = attrs.field(init=False, repr=False)
-    _pattern: re.Pattern[str] | None = attrs.field(init=False, repr=False, eq=False)
+    _texts: tuple[str, ...] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         parts = _VARIABLE.split(self.resource or "")
-        if any("{" in text or "}" in text for text in parts[::2]) or len(set(parts[1::2])) < len(parts[1::2]):
-            raise ValueError(f"resource {self.resource!r}: a variable is {{name}}, once, and nothing else has braces")
+        texts, names = parts[::2], parts[1::2]
+        if any("{" in text or "}" in text for text in texts) or len(set(names)) < len(names) or "" in texts[1:-1]:
+            raise ValueError(
+                f"resource {self.resource!r}: a variable is {{name}}, once, with text before the next one, "
+                "and nothing else has braces"
+            )
         if self.resource is not None and not _SCHEME.match(self.resource):
             raise ValueError(f"resource {self.resource!r} must be a URI, such as notes://latest or notes://{{id}}")
-        pattern = "".join(re.escape(part) if place % 2 == 0 else "([^/?#]+)" for place, part in enumerate(parts))
-        object.__setattr__(self, "variables", tuple(parts[1::2]))
-        object.__setattr__(self, "_pattern", re.compile(pattern) if self.resource else None)
+        object.__setattr__(self, "variables", tuple(names))
+        object.__setattr__(self, "_texts", tuple(texts))
 
     def match(self, uri: str) -> dict[str, str] | None:
-        """The variables of the template in a URI, percent-encoded as they are there; None where it is another's."""
-        found = self._pattern.fullmatch(uri) if self._pattern is not None else None
-        return None if found is None else dict(zip(self.variables, found.groups(), strict=True))
+        """The variables of the template in a URI, percent-encoded as they are there; None where it is another's.
+
+        Each goes as far as the text behind it, found from the left: a client's URI costs no more than its length.
+        """
+        first, *texts = self._texts
+        if self.resource is None or not uri.startswith(first):
+            return None
+        values: list[str] = []
+        at = len(first)
+        for place, text in enumerate(texts, 1):
+            is_last = place == len(texts)
+            end = (len(uri) - len(text) if uri.endswith(text) else -1) if is_last else uri.find(text, at + 1)
+            value = uri[at : max(end, at)]
+            if not value or _RESERVED.search(value):
+                return None
+            values.append(value)
+            at = end + len(text)
+        return dict(zip(self.variables, values, strict=True)) if at == len(uri) else None
 
 
 @attrs.frozen
@@ -168,6 +187,7 @@ class Action(Generic[P, R]):
         """Its name among the tools of an agent."""
         return self.name.replace(":", "-")
 
+    @functools.cached_property
     def output_schema(self) -> dict[str, Any] | None:
         """The JSON Schema of what it returns, where its annotation says that this is an object; else None."""
         try:

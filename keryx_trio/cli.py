@@ -7,7 +7,9 @@ so that a command starts no slower than what it needs.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ def find_application(name: str) -> Keryx:
     """
     from .app import Keryx  # noqa: PLC0415 - not needed to say what a command does
 
+    if not re.fullmatch(r"[^\W\d][\w.]*(:[^\W\d][\w.]*)?", name):
+        raise _no_application(f"{name!r} is no module:attribute, such as examples.chat:app")
     module_name, _, path = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -35,8 +39,10 @@ def find_application(name: str) -> Keryx:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # it is there; what it imports is not
+            raise _failure(f"cannot import {module_name}", error) from error  # it is there; what it imports is not
         raise _no_application(f"there is no module {module_name!r} in {here} or on Python's path") from None
+    except Exception as error:
+        raise _failure(f"cannot import {module_name}", error) from error
     for part in (path or "app").split("."):
         found = getattr(found, part, None)
     if not isinstance(found, Keryx):
@@ -44,6 +50,16 @@ def find_application(name: str) -> Keryx:
         what = "nothing" if found is None else f"{'an' if kind[0] in 'AEIOaeio' else 'a'} {kind}"
         raise _no_application(f"{name!r} must name a Keryx application, as in module:app, and names {what}")
     return found
+
+
+def _failure(what: str, error: BaseException) -> click.ClickException:
+    """One line: what failed, why, and the place in the application that it came from."""
+    from .errors import text_of, unwrap  # noqa: PLC0415 - as above
+
+    error = unwrap(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    place = f" ({frame[0].filename}, line {frame[0].lineno})" if frame else ""
+    return click.ClickException(f"{what}: {type(error).__name__}: {text_of(error)}{place}")
 
 
 def _no_application(message: str) -> click.BadParameter:
@@ -72,4 +88,8 @@ def mcp(app: str) -> None:
     except ImportError as error:
         raise click.ClickException(f"MCP needs an extra: pip install 'keryx-trio[mcp]' ({error})") from None
     with taken_over() as descriptors:
-        trio.run(serve_stdio, find_application(app), descriptors)
+        found = find_application(app)
+        try:
+            trio.run(serve_stdio, found, descriptors)
+        except Exception as error:
+            raise _failure(f"{app} failed", error) from error

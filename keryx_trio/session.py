@@ -67,7 +67,7 @@ class Session:
         Args:
             presented: the id in the client's cookie.
             bound_to: what stands for a cookie where there are none, and cannot be guessed or chosen by a client.
-            given: values that are there without having been put in, and are not stored.
+            given: values that are there without having been put in, and that nothing put in can replace.
         """
         self._given = dict(given or {})
         self._bound = None if bound_to is None else _id_of(bound_to)
@@ -114,7 +114,7 @@ class Session:
         self._known, self._away = True, False
         if values is not None:
             self.id, self.stored = wanted, True
-            self._data = self._given | {key: msgspec.json.decode(value) for key, value in values.items()}
+            self._data = {key: msgspec.json.decode(value) for key, value in values.items()} | self._given
         elif self.stored:
             self._forget()
 
@@ -140,6 +140,7 @@ class Session:
         self.stored = True
         self._changes += 1
         self._data.update((key, msgspec.json.decode(value)) for key, value in values.items())
+        self._data |= self._given
 
     async def _found(self) -> None:
         """Ask again where the store was away: a change must not be made to an id that nobody has looked up."""

@@ -9,6 +9,7 @@ a class's own validators refuse. It shows no secret.
 
 from __future__ import annotations
 
+import enum
 import inspect
 import json
 from collections.abc import Mapping
@@ -106,7 +107,7 @@ class _Describer:
 
     def schema(self, annotation: Any) -> Schema:
         reading = read(annotation)
-        schema = self._bare(reading) | _limits(reading)
+        schema = (_sent(reading) or self._bare(reading)) if self._output else self._bare(reading) | _limits(reading)
         if reading.secret:
             schema |= {"format": "password", "writeOnly": True}
         for meta in reading.metas:
@@ -178,6 +179,15 @@ class _Describer:
         size = len(parts)
         items = [self.schema(part) for part in parts]
         return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
+
+
+def _sent(reading: Reading) -> Schema | None:
+    """What is sent in another form than it is taken. None of it has been checked, so limits say nothing of it."""
+    if reading.kind is Kind.FLOAT:
+        return {"type": ["number", "null"]}  # one that is no number goes out as null
+    if reading.kind is Kind.ENUM and issubclass(reading.form, enum.Flag):
+        return {"type": "integer"}  # any combination
+    return None
 
 
 def _limits(reading: Reading) -> Schema:

@@ -11,29 +11,32 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Mapping, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, BearerAuthBackend, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken, principal_components
 from mcp.server.auth.routes import build_resource_metadata_url
+from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import MCP_SESSION_ID_HEADER
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types import INVALID_REQUEST
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import AnyHttpUrl
 from starlette.requests import HTTPConnection
 
 from ..call import LAST_WRITES, Call, shutting_down
-from ..errors import ErrorType, TypedError, as_typed, unwrap
+from ..errors import ErrorType, TypedError, as_typed, text_of, unwrap
 from ..wire import headers as header_fields
 from ..wire import json
 from ..wire.headers import Headers
 from .clients import Clients, correlation_id
 from .exchange import Exchange, Receive, Send, raw_path
 from .mcp_server import CALLER, AgentServer, Caller
-from .stdio import open_stdio
+from .stdio import Lines, Output, open_stdio
 
 if TYPE_CHECKING:
     from ..app import Keryx
@@ -43,6 +46,9 @@ WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 
 MISDIRECTED: Final = 421
 """The status of a request for a host that is not served here (RFC 9110, section 15.5.20)."""
+
+LAST_WORD: Final = 0.1
+"""How long the answer may take that a stop leaves to be said, in seconds."""
 
 METHODS: Final = b"GET, POST, DELETE, OPTIONS"
 EXPOSED: Final = b"Mcp-Session-Id, X-Request-Id, WWW-Authenticate"
@@ -79,8 +85,12 @@ class McpTransport:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
         request = McpRequest(self, scope, receive, send)
-        with self.app.running(request), request.whole:
-            await request.answer()
+        with self.app.running(request):
+            with request.whole:
+                await request.answer()
+            if request.whole.cancelled_caught:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_WORD):
+                    await request.end()
 
 
 async def serve_stdio(app: Keryx, descriptors: tuple[int, int]) -> None:
@@ -92,13 +102,25 @@ async def serve_stdio(app: Keryx, descriptors: tuple[int, int]) -> None:
         descriptors: of what was taken over (`stdio.taken_over`).
     """
     agents = AgentServer(app)
-    server = agents.sdk
-    async with open_stdio(descriptors) as (lines, output), app, agents.running(), trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, app, nursery.cancel_scope)
-        # They are as much of a file as it uses: it reads lines, writes, and flushes.
-        async with stdio_server(cast("Any", lines), cast("Any", output)) as (incoming, outgoing):
-            await server.run(incoming, outgoing, server.create_initialization_options())
-        nursery.cancel_scope.cancel()
+    async with (
+        open_stdio(descriptors, write_timeout=app.config.write_timeout) as (lines, output),
+        app,
+        agents.running(),
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, app, nursery.cancel_scope)
+            try:
+                await _talk(agents.sdk, lines, output)
+            except* (trio.BrokenResourceError, ValueError) as group:
+                app.log.info("the client is gone, or says what is no message", error=text_of(unwrap(group)))
+            nursery.cancel_scope.cancel()
+        await app.drain()
+
+
+async def _talk(server: Server[Any], lines: Lines, output: Output) -> None:
+    # They are as much of a file as it uses: it reads lines, writes, and flushes.
+    async with stdio_server(cast("Any", lines), cast("Any", output)) as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
 
 async def _stop_on_signal(app: Keryx, scope: trio.CancelScope) -> None:
@@ -132,6 +154,7 @@ class McpRequest:
         self._host = headers.get(b"host", b"").decode("latin-1").lower()
         self._client = transport.clients.origin(scope, headers)
         self._correlation_id = correlation_id(headers)
+        self._body: bytes | None = None
         self._calls: set[Call] = set()
         self.whole = trio.CancelScope()
 
@@ -152,10 +175,20 @@ class McpRequest:
             await self._lead()
         except* trio.BrokenResourceError:
             self._app.log.debug("the client of an MCP request has left", correlation_id=self._correlation_id)
+        except* TypedError as group:  # of the body
+            await self._refuse(as_typed(group))
         except* Exception as group:  # none of these may reach the server, which would answer a bare 500
             self._app.log.exception("an MCP request failed", unwrap(group), correlation_id=self._correlation_id)
             if not self._exchange.begun:
                 await self._refuse(as_typed(group))
+
+    async def end(self) -> None:
+        """The stop has cut it short: a stream is ended, and what has had no answer gets one."""
+        with suppress(trio.BrokenResourceError):  # the client has left, and needs none
+            if not self._exchange.begun:
+                await self._refuse(shutting_down())
+            elif not self._exchange.ending:
+                await self._exchange.finish()
 
     async def _lead(self) -> None:
         """To the SDK's server, or to why not."""
@@ -172,10 +205,10 @@ class McpRequest:
             await exchange.refuse(204, [*self._fields(), *self._preflight()], b"")
         elif exchange.raw_path.startswith(WELL_KNOWN):
             await self._tell_metadata()
-        elif self._config.verify_token is None:
-            await self._pass_on(self._caller())
         else:
-            await self._authenticate()
+            # Read here, where the time that it may take is bounded.
+            self._body = await exchange.body(self._app.config.max_body_size)
+            await (self._pass_on(self._caller(None)) if self._config.verify_token is None else self._authenticate())
 
     def _is_allowed_host(self, host: str) -> bool:
         hosts = self._config.allowed_hosts
@@ -196,6 +229,9 @@ class McpRequest:
 
     async def _hear(self) -> MutableMapping[str, Any]:
         """For the SDK to read; where the client has left, what runs for this request ends."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
         message = dict(await self._receive())
         if message["type"] == "http.disconnect":
             for call in list(self._calls):
@@ -228,8 +264,7 @@ class McpRequest:
     async def _let_in(self, scope: Mapping[str, Any], _receive: Receive, _send: Send) -> None:
         """What the guard leads to: whoever holds the token is the user of the session."""
         user: AuthenticatedUser = scope["user"]
-        client, issuer, subject = principal_components(user.access_token)
-        principal = f"principal {issuer} {client} {subject}"
+        client, _, subject = principal = principal_components(user.access_token)
         await self._pass_on(self._caller(principal, {"user_id": subject or client}), user)
 
     async def _tell_metadata(self) -> None:
@@ -247,14 +282,14 @@ class McpRequest:
         scheme = "https" if self._client.secure else "http"
         return self._config.resource_url or f"{scheme}://{self._host}{self._config.route}"
 
-    def _caller(self, principal: str | None = None, given: Mapping[str, Any] | None = None) -> Caller:
-        session_id = self._exchange.headers.get(MCP_SESSION_ID_HEADER.encode(), b"").decode("latin-1")
-        return Caller(
-            self._client.address,
-            correlation_id=self._correlation_id,
-            session=f"mcp {session_id}" if session_id else principal,
-            given=given or {},
-        )
+    def _caller(self, principal: object, given: Mapping[str, Any] | None = None) -> Caller:
+        """Who asks. Only older protocols have sessions: with a newer one an id is the client's own invention."""
+        headers = self._exchange.headers
+        version = headers.get(MCP_PROTOCOL_VERSION_HEADER.encode())
+        is_older = version is None or version.decode("latin-1") in HANDSHAKE_PROTOCOL_VERSIONS
+        own = headers.get(MCP_SESSION_ID_HEADER.encode(), b"").decode("latin-1") if is_older else ""
+        bound_to = json.encode([principal, own]).decode() if principal or own else None
+        return Caller(self._client.address, self._correlation_id, bound_to, given or {})
 
     # Answers of our own
 

@@ -50,8 +50,15 @@ class McpReply(Collector):
 
     async def value(self, value: Any) -> None:
         """The action returned it; what has no form on the wire raises."""
-        value = value.value if isinstance(value, Response) else value
-        await super().value(value if isinstance(value, str) else msgspec.json.decode(json.encode(value)))
+        if isinstance(value, Response):
+            await super().value(_parsed(value) if "json" in value.content_type else value.value)
+        else:
+            await super().value(value if isinstance(value, str) else msgspec.json.decode(json.encode(value)))
+
+    @property
+    def is_object(self) -> bool:
+        """Whether the action returned an object."""
+        return self.stream is None and isinstance(self.returned, dict)
 
     async def show(self, items: list[Sent]) -> None:
         """Send what an event carries, as it comes. Of a byte stream text alone is worth a look."""
@@ -62,6 +69,7 @@ class McpReply(Collector):
         await trio.lowlevel.checkpoint()
 
     async def _show(self, data: Any) -> None:
+        data = "null" if data is None else data  # which the SDK would leave out
         session, request = self._context.session, str(self._context.request_id)
         if self._logs:
             message = types.LoggingMessageNotification(
@@ -124,6 +132,14 @@ class McpReply(Collector):
         if self.is_text:
             return types.TextResourceContents(uri=uri, mime_type=stream.content_type, text=self.text)
         return types.BlobResourceContents(uri=uri, mime_type=stream.content_type, blob=to_base64(self.body))
+
+
+def _parsed(response: Response) -> Any:
+    """What a body of JSON says; the text, where it says nothing."""
+    try:
+        return msgspec.json.decode(response.body)
+    except msgspec.DecodeError:
+        return response.value
 
 
 def _text(text: str) -> types.TextContent:

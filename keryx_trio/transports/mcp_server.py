@@ -126,7 +126,15 @@ class AgentServer:
             reply.failed = error.payload()
         else:
             await self._call(context, action, params.arguments or {}, reply)
+            self._see_that_it_fits(action, reply)
         return reply.tool_result(f"{self._config.name}://{params.name}/{context.request_id}")
+
+    def _see_that_it_fits(self, action: Action[..., Any], reply: McpReply) -> None:
+        """Where an object was announced and another thing came, clients refuse the result: so they are told why."""
+        if reply.failed is None and action.output_schema is not None and not reply.is_object:
+            said = f"action {action.name} did not return the object that its annotation announces"
+            self._app.log.error(said)
+            reply.failed = TypedError(said, ErrorType.CONNECTION_SERVER_ERROR).payload()
 
     # Resources
 
@@ -152,7 +160,8 @@ class AgentServer:
         self, context: Context, params: types.ReadResourceRequestParams
     ) -> types.ReadResourceResult:
         uri = str(params.uri)
-        for action in self._app.actions.values():
+        # A resource that is there by its name comes before those that a template stands for.
+        for action in sorted(self._app.actions.values(), key=lambda each: bool(each.mcp.variables)):
             values = action.mcp.match(uri)
             if values is not None:
                 break
@@ -166,7 +175,8 @@ class AgentServer:
             return types.ReadResourceResult(contents=[reply.resource(uri)])
         except TypeError as error:
             self._app.log.exception("a resource is malformed", error, action=action.name)
-            raise MCPError(code=types.INTERNAL_ERROR, message=f"resource {uri[:200]} is malformed") from None
+            said = f"the resource of {action.tool_name} is malformed"
+            raise MCPError(code=types.INTERNAL_ERROR, message=said) from None
 
     # Prompts
 
@@ -187,7 +197,10 @@ class AgentServer:
         try:
             return types.GetPromptResult.model_validate(_with_plain_texts(reply.returned))
         except ValidationError as error:
-            self._app.log.exception("a prompt must return {'messages': [...]}", error, action=action.name)
+            # Without what was returned: there may be secrets in it.
+            faults = error.errors(include_input=False, include_url=False, include_context=False)
+            said = "a prompt must return {'messages': [...]}"
+            self._app.log.error(said, action=action.name, faults=faults)  # noqa: TRY400 - as above
             raise MCPError(code=types.INTERNAL_ERROR, message=f"prompt {params.name} is malformed") from None
 
     # Calls
@@ -263,7 +276,7 @@ def _tool(name: str, action: Action[..., Any]) -> types.Tool:
         name=name,
         description=action.description,
         input_schema=action.inputs.schema(),
-        output_schema=action.output_schema(),
+        output_schema=action.output_schema,
         annotations=hints,
     )
 

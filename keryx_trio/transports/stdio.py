@@ -9,6 +9,7 @@ cancelled; no thread waits for a line that may never come.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import sys
@@ -41,23 +42,37 @@ class Lines:
             if looked_at > MAX_LINE:
                 raise ValueError(f"a line of the input has more than {MAX_LINE} bytes")
             data = await self._source.receive_some(CHUNK)
-            if not data:
+            if not data and not self._pending:
                 raise StopAsyncIteration
-            self._pending += data
+            self._pending += data or b"\n"  # the last line may lack its end
         line = bytes(self._pending[: end + 1])
         del self._pending[: end + 1]
         return line.decode("utf-8", "replace")
 
 
 class Output:
-    """The output, as text."""
+    """The output, as text.
 
-    def __init__(self, sink: trio.abc.SendStream) -> None:
+    Args:
+        timeout: how long its reader may take nothing, in seconds; 0 for any time.
+    """
+
+    def __init__(self, sink: trio.abc.SendStream, timeout: float) -> None:
         self._sink = sink
+        self._timeout = timeout or math.inf
 
     async def write(self, text: str) -> None:
-        """Write all of a text."""
-        await self._sink.send_all(text.encode())
+        """Write all of a text.
+
+        Raises:
+            trio.BrokenResourceError: its reader is gone, or takes nothing.
+        """
+        data = text.encode()
+        for start in range(0, len(data), CHUNK):
+            with trio.move_on_after(self._timeout) as scope:
+                await self._sink.send_all(data[start : start + CHUNK])
+            if scope.cancelled_caught:
+                raise trio.BrokenResourceError(f"the output was not read for {self._timeout:g} seconds")
 
     async def flush(self) -> None:
         """Nothing is held back."""
@@ -79,13 +94,13 @@ class _File(trio.abc.ReceiveStream):
 
 
 @asynccontextmanager
-async def open_stdio(descriptors: tuple[int, int]) -> AsyncIterator[tuple[Lines, Output]]:
-    """What was taken over, to read and to write; closed at the end."""
+async def open_stdio(descriptors: tuple[int, int], *, write_timeout: float) -> AsyncIterator[tuple[Lines, Output]]:
+    """What was taken over, to read and to write; closed at the end. Each write has `write_timeout` seconds."""
     descriptor_in, descriptor_out = descriptors
     is_file = stat.S_ISREG(os.fstat(descriptor_in).st_mode)
     source = _File(descriptor_in) if is_file else trio.lowlevel.FdStream(descriptor_in)
     async with source, trio.lowlevel.FdStream(descriptor_out) as output:
-        yield Lines(source), Output(output)
+        yield Lines(source), Output(output, write_timeout)
 
 
 @contextmanager

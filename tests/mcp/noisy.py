@@ -53,3 +53,8 @@ async def visits(connection: Connection) -> list[object]:
     count = connection.session.data.get("visits", 0) + 1
     await connection.session.update(visits=count)
     return [count, connection.identifier, connection.type.value]
+
+
+@app.action("large")
+async def large() -> str:
+    return "x" * 3_000_000

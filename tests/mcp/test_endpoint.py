@@ -129,6 +129,52 @@ async def test_a_stop_gives_calls_their_last_words_and_ends_what_only_listens(mo
     assert journal.fields("outcome") == ["shutdown"]
 
 
+async def test_a_request_that_a_stop_cuts_short_has_an_answer_all_the_same() -> None:
+    stage, answers = Stage(drain_timeout=0.2), []
+
+    @stage.app.action("stubborn", timeout=0)
+    async def stubborn() -> None:
+        stage.begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+
+    async def run() -> None:
+        answers.append(await ask_newest(client, {}, "stubborn"))
+
+    with trio.fail_after(LIMIT):
+        async with serve(stage.app) as server, server.client() as client, trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await stage.begun.wait()
+            stage.app.shut_down()
+    assert answers[0].status_code in (200, 503)
+    assert "CONNECTION_UNAVAILABLE" in answers[0].text
+
+
+async def test_a_client_that_only_listens_has_its_end_at_a_stop() -> None:
+    stage = Stage(drain_timeout=1)
+    with trio.fail_after(LIMIT):
+        async with serve(stage.app) as server, server.client() as client:
+            fields = await open_session(client)
+            async with client.stream("GET", "/mcp", headers=fields) as answer:
+                assert answer.status_code == 200
+                stage.app.shut_down()
+                assert [data async for data in answer.aiter_bytes()] in ([], [b""])
+
+
+async def test_a_body_that_stops_coming_is_refused(journal: Any) -> None:
+    with trio.fail_after(LIMIT):
+        async with serve(Stage(read_timeout=0.2).app) as server, open_raw(server.port) as raw:
+            raw.expect("POST")
+            await raw.send(
+                b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+            )
+            assert (await raw.head()).status == 408
+    assert journal.take_errors() == []
+
+
 async def test_no_request_is_taken_while_the_application_stops() -> None:
     stage = Stage(drain_timeout=1)
     with trio.fail_after(LIMIT):
@@ -348,15 +394,17 @@ async def test_whoever_holds_a_token_is_the_user_of_the_session(mode: str) -> No
     assert result(answer)["result"]["content"][0]["text"] == "ada"
 
 
-async def ask_newest(client: httpx.AsyncClient, headers: dict[str, str]) -> httpx.Response:
+async def ask_newest(
+    client: httpx.AsyncClient, headers: dict[str, str], name: str = "me", arguments: dict[str, Any] | None = None
+) -> httpx.Response:
     """A request of the newest protocol, which carries all it needs."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": NEWEST,
         "io.modelcontextprotocol/clientCapabilities": {},
         "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
     }
-    fields = {**ACCEPT, **headers, "MCP-Protocol-Version": NEWEST, "Mcp-Method": "tools/call", "Mcp-Name": "me"}
-    said = message("tools/call", {"name": "me", "arguments": {}, "_meta": meta})
+    fields = {**ACCEPT, **headers, "MCP-Protocol-Version": NEWEST, "Mcp-Method": "tools/call", "Mcp-Name": name}
+    said = message("tools/call", {"name": name, "arguments": arguments or {}, "_meta": meta})
     return await client.post("/mcp", json=said, headers=fields)
 
 
@@ -380,6 +428,46 @@ async def test_a_verifier_of_the_sdk_serves_and_the_public_url_is_told() -> None
     assert result(known)["result"]["content"][0]["text"] == "the client"
     assert "https://api.example/.well-known/oauth-protected-resource/mcp" in unknown.headers["www-authenticate"]
     assert metadata.json()["resource"] == "https://api.example/mcp"
+
+
+@pytest.mark.parametrize("own", ["theirs", "x"])
+async def test_no_id_of_a_session_leads_to_what_another_user_put_in(own: str) -> None:
+    async def anybody(token: str) -> AccessToken | None:
+        client, _, subject = token.partition("/")
+        return AccessToken(token=token, client_id=client, subject=subject, scopes=[])
+
+    stage = guarded(verify_token=anybody)
+
+    @stage.app.action("put")
+    async def put(connection: Connection, value: str) -> None:
+        await connection.session.update(value=value, user_id="mallory")
+
+    @stage.app.action("get")
+    async def get(connection: Connection) -> Any:
+        return {"value": None, **connection.session.data}
+
+    with trio.fail_after(LIMIT):
+        async with serve(stage.app) as server, server.client() as client:
+            ada = await open_session(client, Authorization="Bearer a b/c")
+            said = message("tools/call", {"name": "put", "arguments": {"value": "secret"}})
+            await client.post("/mcp", json=said, headers=ada)
+            mine = await client.post("/mcp", json=message("tools/call", {"name": "get"}), headers=ada)
+            fields = {"Mcp-Session-Id": ada["Mcp-Session-Id"] if own == "theirs" else own}
+            fields["Authorization"] = "Bearer a/b c"
+            for name, arguments in (("get", {}), ("put", {"value": "by bob"})):
+                theirs = await ask_newest(client, fields, name, arguments)
+            theirs = await ask_newest(client, fields, "get")
+            again = await client.post("/mcp", json=message("tools/call", {"name": "get"}), headers=ada)
+    assert result(mine)["result"]["structuredContent"] == {"value": "secret", "user_id": "c"}
+    assert result(again)["result"]["structuredContent"] == {"value": "secret", "user_id": "c"}
+    assert result(theirs)["result"]["structuredContent"] == {"value": "by bob", "user_id": "b c"}
+
+
+async def test_without_tokens_an_id_that_a_newer_client_makes_up_is_nothing() -> None:
+    with trio.fail_after(LIMIT):
+        async with serve(Stage().app) as server, server.client() as client:
+            answers = [await ask_newest(client, {"Mcp-Session-Id": "x"}, "visits") for _ in range(2)]
+    assert [result(answer)["result"]["content"][0]["text"] for answer in answers] == ["1", "1"]
 
 
 async def test_a_verifier_that_fails_is_a_fault_of_ours(journal: Any) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import enum
 import json
+import math
 import sys
+import time
 from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
@@ -16,6 +19,7 @@ from mcp.shared.exceptions import MCPError
 from msgspec import Meta
 
 from keryx_trio import (
+    SECRET,
     ByteStream,
     Config,
     Connection,
@@ -24,9 +28,11 @@ from keryx_trio import (
     Keryx,
     Mcp,
     McpConfig,
+    Middleware,
     Response,
     StreamingResponse,
     TypedError,
+    Update,
     Web,
     action,
 )
@@ -100,7 +106,7 @@ async def test_every_action_is_a_tool_with_its_schemas_and_hints(mode: str):
     }  # fmt: skip
     assert tool.input_schema["required"] == ["note"]
     assert tool.output_schema["type"] == "object"
-    assert tool.output_schema["properties"]["text"] == {"type": "string", "minLength": 1}
+    assert tool.output_schema["properties"]["text"] == {"type": "string"}, "what is sent is not checked"
     assert tools["count"].annotations is None
     assert {name: tools[name].output_schema for name in ("text", "numbers", "count")} == dict.fromkeys(
         ("text", "numbers", "count")
@@ -207,7 +213,85 @@ async def test_what_is_collected_is_bounded(mode: str):
     assert "KERYX_MAX_COLLECTED" in error.text
 
 
+class Colour(enum.Flag):
+    RED = 1
+    BLUE = 2
+
+
+@attrs.define
+class Measure:
+    value: float
+    count: Annotated[int, Meta(ge=10)]
+    colours: Colour = Colour.RED
+
+
+class Replaces(Middleware):
+    async def run_after(self, params: Any, connection: Connection, error: BaseException | None) -> Update:
+        return Update(response="something else")
+
+
+@modes
+async def test_what_is_announced_is_what_comes(mode: str, journal: Any):
+    app = make_app()
+
+    @app.action("odd")
+    async def odd() -> Measure:
+        return Measure(math.nan, 1, Colour.RED | Colour.BLUE)
+
+    @app.action("own")
+    async def own() -> dict[str, int]:
+        return Response('{"a": 1}', content_type="application/json")
+
+    @app.action("no:json")
+    async def no_json() -> dict[str, int]:
+        return Response("no JSON", content_type="application/json")
+
+    @app.action("none")
+    async def none() -> dict[str, int]:
+        return None
+
+    @app.action("stream")
+    async def stream() -> dict[str, int]:
+        return StreamingResponse.sse(numbers())
+
+    @app.action("replaced", middleware=[Replaces()])
+    async def replaced() -> dict[str, int]:
+        return {"a": 1}
+
+    async def numbers() -> Any:
+        yield 1
+
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, agent(server, mode) as client:
+            assert (await client.call_tool("odd", {})).structured_content == {"value": None, "count": 1, "colours": 3}
+            assert (await client.call_tool("own", {})).structured_content == {"a": 1}
+            for name in ("no-json", "none", "stream", "replaced"):
+                failed = await client.call_tool(name, {})
+                assert failed.is_error, name
+                assert "did not return the object" in failed.content[-1].text
+    assert len(journal.take_errors()) == 4
+
+
 # While it runs
+
+
+@modes
+async def test_an_event_without_data_is_shown_too(mode: str):
+    app, logged = make_app(), []
+
+    @app.action("nulls")
+    async def nulls() -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            for value in (None, 0, "", False):
+                await sse.send(value)
+
+        return StreamingResponse.sse(produce)
+
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, agent(server, mode, logged) as client:
+            whole = await client.call_tool("nulls", {})
+    assert logged == ["null", 0, "", False]
+    assert whole.content[0].text == "null\n0\nfalse"
 
 
 @modes
@@ -360,6 +444,70 @@ async def test_prompts_are_listed_and_asked_for(mode: str, journal: Any):
     assert len(journal.take_errors()) == 1
 
 
+async def test_a_resource_of_its_own_name_comes_before_a_template(journal: Any):
+    app = make_app()
+
+    @app.action("any", mcp=Mcp(resource="notes://{id}"))
+    async def any_note(id: Annotated[str, SECRET]) -> Any:
+        return {"text": f"any {id}"} if id != "wrong" else 7
+
+    @app.action("latest", mcp=Mcp(resource="notes://latest"))
+    async def latest() -> Any:
+        return {"text": "the latest"}
+
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, agent(server, NEWEST) as client:
+            assert (await client.read_resource("notes://latest")).contents[0].text == "the latest"
+            assert (await client.read_resource("notes://7")).contents[0].text == "any 7"
+            with pytest.raises(MCPError, match="the resource of any is malformed"):
+                await client.read_resource("notes://wrong")
+    assert len(journal.take_errors()) == 1
+
+
+async def test_a_malformed_prompt_shows_no_secret(journal: Any):
+    app = make_app()
+
+    @app.action("ask", mcp=Mcp(prompt=True))
+    async def ask(password: Annotated[str, SECRET]) -> Any:
+        return {"messages": password}
+
+    with trio.fail_after(LIMIT):
+        async with serve(app) as server, agent(server, NEWEST) as client:
+            with pytest.raises(MCPError, match="malformed"):
+                await client.get_prompt("ask", {"password": "swordfish"})
+    [error] = journal.take_errors()
+    assert "a prompt must return" in error
+    assert "swordfish" not in error
+
+
+@pytest.mark.parametrize(
+    ("resource", "uri", "values"),
+    [
+        ("n://{a}-{b}", "n://1-2-3", {"a": "1", "b": "2-3"}),
+        ("n://{a}/x", "n://x/x", {"a": "x"}),
+        ("n://{a}/x", "n://1/x/x", None),
+        ("n://{a}/x", "n:///x", None),
+        ("n://{a}/x", "n://1/xy", None),
+        ("n://{a}", "n://", None),
+        ("n://{a}", "m://1", None),
+        ("n://a", "n://a", {}),
+        ("n://a", "n://ab", None),
+        ("n://{a}?q={b}", "n://1?q=2", {"a": "1", "b": "2"}),
+    ],
+)
+def test_a_uri_is_read_from_the_left(resource: str, uri: str, values: Any):
+    assert Mcp(resource=resource).match(uri) == values
+    assert Mcp().match(uri) is None
+
+
+def test_no_uri_takes_long_to_match():
+    template = Mcp(resource="notes://{year}-{month}-{day}/{name}.{kind}")
+    start = time.perf_counter()
+    for uri in ("notes://" + "-" * 1_000_000 + "/", "notes://" + "a-" * 500_000, "notes://" + "." * 1_000_000):
+        template.match(uri)
+    assert time.perf_counter() - start < 1
+
+
 # Registration
 
 
@@ -411,9 +559,9 @@ def test_what_an_action_returns_is_described_where_it_is_an_object():
     @action("nothing")
     async def nothing(): ...
 
-    assert named.output_schema() == {"type": "object", "additionalProperties": {"type": "integer"}}
-    assert unknown.output_schema() is None
-    assert nothing.output_schema() is None
+    assert named.output_schema == {"type": "object", "additionalProperties": {"type": "integer"}}
+    assert unknown.output_schema is None
+    assert nothing.output_schema is None
 
 
 def test_it_is_off_unless_it_is_asked_for():

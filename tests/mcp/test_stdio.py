@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -89,10 +89,12 @@ async def test_the_chat_works_as_it_is(notes: Path) -> None:
 
 
 @asynccontextmanager
-async def process(notes: Path, app: str = APP, **options: Any) -> AsyncIterator[trio.Process]:
+async def process(
+    notes: Path, app: str = APP, environ: Mapping[str, str] | None = None, **options: Any
+) -> AsyncIterator[trio.Process]:
     settings = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, **options}
     running = partial(
-        trio.run_process, command("keryx_trio", "mcp", app), cwd=ROOT, env=environment(NOTES=str(notes)), check=False,
+        trio.run_process, command("keryx_trio", "mcp", app), cwd=ROOT, env=environment(NOTES=str(notes), **(environ or {})), check=False,
         **settings,
     )  # fmt: skip
     async with trio.open_nursery() as nursery:
@@ -148,8 +150,18 @@ async def test_a_client_that_closes_the_output_is_gone(notes: Path) -> None:
             await hear(server, 2)
             await server.stdout.aclose()
             await server.stdin.aclose()
-            await server.wait()
+            assert await server.wait() == 0
     assert "producer ended" in notes.read_text()
+
+
+async def test_a_client_that_reads_nothing_and_leaves_does_not_keep_the_process(notes: Path) -> None:
+    with trio.fail_after(LIMIT):
+        async with process(notes, environ={"KERYX_WRITE_TIMEOUT": "0.5"}) as server:
+            await say(server, *HELLO, message("tools/call", {"name": "large"}, id=2))
+            await hear(server, 1)
+            await trio.sleep(0.3)
+            await server.stdin.aclose()
+            assert await server.wait() == 0
 
 
 async def test_the_input_may_be_a_file(notes: Path, tmp_path: Path) -> None:
@@ -170,6 +182,9 @@ async def test_the_input_may_be_a_file(notes: Path, tmp_path: Path) -> None:
         ("tests.mcp.noisy:other", "must name a Keryx application, as in module:app, and names nothing"),
         ("tests.mcp.noisy:print.x", "names nothing"),
         ("os:path", "names a module"),
+        ("", "is no module:attribute"),
+        (":app", "is no module:attribute"),
+        ("../noisy:app", "is no module:attribute"),
     ],
 )
 def test_an_application_that_is_not_there_is_wrong_usage(app: str, words: str, notes: Path) -> None:
@@ -183,14 +198,30 @@ def test_an_application_that_is_not_there_is_wrong_usage(app: str, words: str, n
     assert "Traceback" not in run.stderr
 
 
-def test_a_module_that_fails_to_import_something_else_says_so(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("import nowhere_at_all\n")
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("import nowhere_at_all", "cannot import broken: ModuleNotFoundError: No module named 'nowhere_at_all' ("),
+        ("def", "cannot import broken: SyntaxError: invalid syntax"),
+        ("1 / 0", "cannot import broken: ZeroDivisionError: division by zero ("),
+        (
+            "import keryx_trio\napp = keryx_trio.Keryx(lifespan=lambda app: 1 / 0)",
+            "broken:app failed: ZeroDivisionError: division by zero (",
+        ),
+        ("import keryx_trio\napp = keryx_trio.Keryx(store='sqlite:////nowhere/x.db')", "/nowhere"),
+    ],
+)
+def test_an_application_that_fails_says_so_in_one_line(source: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(source + "\n")
     run = subprocess.run(
         command("keryx_trio", "mcp", "broken:app"), cwd=tmp_path, env={**environment(), "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, check=False, timeout=LIMIT,
+        capture_output=True, text=True, check=False, timeout=LIMIT, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert run.returncode == 1
-    assert "No module named 'nowhere_at_all'" in run.stderr
+    assert words in run.stderr
+    assert "Traceback" not in run.stderr
+    assert len(run.stderr.splitlines()) <= 2
+    assert run.stdout == ""
 
 
 def test_the_command_says_its_version_and_how_it_is_used() -> None:
@@ -227,7 +258,7 @@ class Chunks(trio.abc.ReceiveStream):
 
 async def test_lines_are_put_together_however_they_are_cut() -> None:
     lines = Lines(Chunks(b"on", b"e\ntw", b"o\n\xff\nrest"))
-    assert [line async for line in lines] == ["one\n", "two\n", "\ufffd\n"]
+    assert [line async for line in lines] == ["one\n", "two\n", "\ufffd\n", "rest\n"]
 
 
 async def test_a_line_without_an_end_is_refused() -> None:
