@@ -12,6 +12,7 @@ from keryx_trio.config import (
     ConfigError,
     CorsConfig,
     LogConfig,
+    McpConfig,
     RateLimitConfig,
     SecurityConfig,
     SessionConfig,
@@ -199,6 +200,12 @@ def test_what_no_header_can_carry_is_refused():
 def test_a_bad_setting_stops_a_start_without_a_traceback():
     with pytest.raises(SystemExit, match="ping"):
         Config(ping=-1)
+
+
+@pytest.mark.parametrize("host", ["", "https://app.example", "app.example/", "app.example:port", "*"])
+def test_what_is_no_host_is_refused(host):
+    with pytest.raises(ValueError, match=r"^McpConfig\.allowed_hosts must be hosts, such as app\.example, "):
+        McpConfig(allowed_hosts=("app.example", host))
 
 
 @pytest.mark.parametrize(

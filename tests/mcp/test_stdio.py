@@ -18,6 +18,7 @@ import trio
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from keryx_trio.cli import find_application
 from keryx_trio.transports.stdio import MAX_LINE, Lines
 from tests.e2e.serving import ROOT, command, environment, until
 from tests.mcp.agents import INITIALIZE, MODES, message
@@ -196,6 +197,14 @@ def test_an_application_that_is_not_there_is_wrong_usage(app: str, words: str, n
     assert words in " ".join(run.stderr.split())
     assert run.stdout == ""
     assert "Traceback" not in run.stderr
+
+
+def test_an_application_is_found_from_the_current_folder_and_under_the_name_app(tmp_path, monkeypatch):
+    (tmp_path / "found_here.py").write_text("import keryx_trio\napp = keryx_trio.Keryx()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert find_application("found_here") is sys.modules["found_here"].app
+    assert sys.path[0] == str(tmp_path)
 
 
 @pytest.mark.parametrize(

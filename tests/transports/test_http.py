@@ -331,6 +331,7 @@ async def test_a_missing_file_is_a_fault_of_its_input(uploads):
         (b"--B\r\nContent-Disposition: form-data; name=x\r\n\r\nnever ends", "multipart/form-data; boundary=B"),
         (b"--B\r\nContent-Disposition: form-data\r\n\r\nno name\r\n--B--\r\n", "multipart/form-data; boundary=B"),
         (b"anything", "multipart/form-data"),
+        (b"anything", "multipart/form-data; boundary=" + "B" * 300),
         (b"garbage", "multipart/form-data; boundary=B"),
     ],
 )

@@ -274,6 +274,76 @@ async def test_what_a_call_puts_into_the_session_is_there_for_the_next_one_and_o
         assert (await client.get("/api/get")).json() == ["a", "b", "c"]
 
 
+class Held:
+    """A store that keeps its next answer to the question back until it may proceed."""
+
+    def __init__(self, store: Any) -> None:
+        self.store, self.question = store, ""
+        self.asked, self.proceed = trio.Event(), trio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self.store, name)
+        if name != self.question or self.asked.is_set():
+            return real
+
+        async def late(*args: Any, **options: Any) -> Any:
+            answer = await real(*args, **options)
+            self.asked.set()
+            await self.proceed.wait()
+            return answer
+
+        return late
+
+
+async def test_a_call_that_reads_the_session_late_does_not_undo_what_another_has_put_in():
+    app = make_app()
+
+    @app.action("put")
+    async def put(connection: Connection) -> None:
+        await connection.session.update(put=True)
+
+    @app.action("get")
+    async def get(connection: Connection) -> Any:
+        return dict(connection.session.data)
+
+    async with open_client(app) as client:
+        await log_in(client)
+        app.store = held = Held(app.store)
+        async with client.websocket() as socket:
+            held.question = "load_session"
+            await socket.ask("get", id="get")
+            await held.asked.wait()
+            await socket.ask("put", id="put")
+            assert (await socket.receive())["messageId"] == "put"
+            held.proceed.set()
+            assert (await socket.receive())["response"] == {"user_id": 7, "put": True}
+
+
+async def test_what_is_put_into_a_session_that_another_call_ends_meanwhile_ends_with_it():
+    app = make_app()
+
+    @app.action("put")
+    async def put(connection: Connection) -> Any:
+        await connection.session.update(put=True)
+        return dict(connection.session.data)
+
+    @app.action("end")
+    async def end(connection: Connection) -> None:
+        await connection.session.destroy()
+
+    async with open_client(app) as client:
+        await log_in(client)
+        app.store = held = Held(app.store)
+        async with client.websocket() as socket:
+            held.question = "update_session"
+            await socket.ask("put", id="put")
+            await held.asked.wait()
+            await socket.ask("end", id="end")
+            assert (await socket.receive())["messageId"] == "end"
+            held.proceed.set()
+            assert await socket.receive() == {"messageId": "put", "response": {}}
+
+
 async def test_the_id_of_the_session_cannot_change_any_more(caplog):
     app = make_app()
 
