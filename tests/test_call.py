@@ -27,6 +27,7 @@ from keryx_trio import (
     secrecy,
 )
 from keryx_trio.testing import Client, open_client
+from tests.told import Told
 
 
 def serve(function: Any, *, timeout: float | None = None, middleware=(), config: Config | None = None) -> Keryx:
@@ -34,16 +35,6 @@ def serve(function: Any, *, timeout: float | None = None, middleware=(), config:
     app = Keryx(config=config or Config())
     app.action("it", web=Web("/it"), timeout=timeout, middleware=middleware)(function)
     return app
-
-
-class Recorder(Middleware):
-    """Keeps what run_after was told."""
-
-    def __init__(self) -> None:
-        self.errors: list[BaseException | None] = []
-
-    async def run_after(self, params, connection, error):
-        self.errors.append(error)
 
 
 @pytest.fixture
@@ -340,7 +331,7 @@ async def test_the_client_leaving_cancels_the_producer_inside_its_await(sending,
 
 
 async def test_the_client_leaving_cancels_a_plain_action_and_its_middleware_learns_it(errors, outcomes):
-    recorder = Recorder()
+    recorder = Told()
     ended = []
 
     async def it() -> None:
@@ -404,7 +395,7 @@ async def test_a_last_send_to_a_client_that_left_is_told_so_and_is_no_error(erro
 
 
 async def test_calls_that_were_answered_in_full_are_never_taken_for_ones_whose_client_left(outcomes):
-    recorder = Recorder()
+    recorder = Told()
 
     async def it(stream: bool = False) -> Any:
         async def produce(sse: EventStream) -> None:
@@ -573,7 +564,7 @@ async def test_the_timeout_covers_the_middleware_too(autojump_clock):
     async def it() -> None:
         await trio.sleep_forever()
 
-    recorder = Recorder()
+    recorder = Told()
     async with open_client(serve(it, timeout=4, middleware=[recorder, Slow()])) as client:
         assert (await client.get("/api/it")).status == 408
     assert trio.current_time() == 4
@@ -662,7 +653,7 @@ async def test_the_client_is_told_of_the_timeout_at_once_however_long_the_produc
 async def test_a_client_that_left_before_the_timeout_did_not_time_out_though_its_cleanup_outlasts_it(
     autojump_clock, outcomes
 ):
-    recorder = Recorder()
+    recorder = Told()
 
     async def it() -> None:
         try:
@@ -698,7 +689,7 @@ async def test_a_timeout_comes_first_where_the_client_leaves_during_the_cleanup(
 
 
 async def test_two_deadlines_at_the_same_moment_are_told_as_our_timeout(autojump_clock):
-    recorder = Recorder()
+    recorder = Told()
 
     async def it() -> None:
         with trio.fail_after(2):

@@ -19,7 +19,7 @@ from ..errors import ErrorType, TypedError
 from ..outbox import MAX_BYTES, End, Outcome
 from ..streaming import ByteStream, StreamingResponse
 from ..wire import sse
-from ..wire.text import text_decoder, to_utf8
+from ..wire.text import text_decoder, utf8_size
 
 
 @attrs.frozen
@@ -100,7 +100,7 @@ class Collector:
         return self._sent(text) if text else None
 
     def _sent(self, data: str | bytes, event: str | None = None, id: str | None = None) -> Sent:  # noqa: A002
-        size = _size(data) + _size(event or "") + _size(id or "")
+        size = utf8_size(data) + utf8_size(event or "") + utf8_size(id or "")
         if self._size + size > self._limit:
             raise TypedError(
                 f"the stream is larger than {self._limit} bytes, the most that is collected "
@@ -182,7 +182,3 @@ class Collector:
     def body(self) -> bytes:
         """All of a stream of bytes that are no text."""
         return bytes(self._body)
-
-
-def _size(data: str | bytes) -> int:
-    return len(data) if isinstance(data, bytes) or data.isascii() else len(to_utf8(data))

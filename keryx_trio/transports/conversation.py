@@ -33,6 +33,7 @@ from ..connection import Connection, Peer
 from ..errors import ErrorType, TypedError, as_typed
 from ..wire import messages
 from ..wire.messages import Ask, Cancel, Frames, Refused
+from ..wire.text import utf8_size
 from .exchange import Receive, Send
 from .socket_reply import SocketReply, WayOut
 
@@ -197,7 +198,7 @@ class Conversation:
                 return
             text = message.get("text")
             said: str | bytes = message["bytes"] if text is None else text
-            if _size(said) > self._config.max_message_size:
+            if utf8_size(said) > self._config.max_message_size:
                 self._close_with = (TOO_BIG, f"a message has at most {self._config.max_message_size} bytes")
                 self._drop_waiting()
                 return
@@ -310,8 +311,3 @@ class Conversation:
         """What is said of what never became a call: to its client, and in the log."""
         self._app.log.info("refused", url=self._path, error=refused.message, correlation_id=self._correlation_id)
         return Frames(refused.id).error(refused.payload(debug=self._app.config.debug))
-
-
-def _size(said: str | bytes) -> int:
-    """In bytes, as UTF-8."""
-    return len(said) if isinstance(said, bytes) or said.isascii() else len(said.encode())

@@ -17,6 +17,7 @@ import trio
 from ..errors import ErrorType, TypedError
 from ..wire import headers as header_fields
 from ..wire.headers import Headers
+from .patience import patience
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -217,13 +218,11 @@ async def bounded(send: Send, message: Mapping[str, Any], seconds: float) -> Non
     Raises:
         trio.BrokenResourceError: the client has left, or takes nothing.
     """
-    try:
-        with trio.CancelScope(deadline=trio.current_time() + (seconds or math.inf)) as scope:
+    with patience(seconds):
+        try:
             await send(message)
-    except GONE as error:
-        raise trio.BrokenResourceError("the client has left") from error
-    if scope.cancelled_caught:
-        raise trio.BrokenResourceError(f"the client took nothing for {seconds:g} seconds")
+        except GONE as error:
+            raise trio.BrokenResourceError("the client has left") from error
 
 
 def _too_large(limit: int) -> TypedError:

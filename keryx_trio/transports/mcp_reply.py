@@ -8,8 +8,6 @@ that. Both are tied to the request, so they take the way that its result will ta
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 import mcp_types as types
@@ -21,6 +19,7 @@ from ..streaming import ByteStream
 from ..wire import json
 from ..wire.text import to_base64
 from .collecting import Collector, Sent
+from .patience import patience
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -75,15 +74,11 @@ class McpReply(Collector):
             message = types.LoggingMessageNotification(
                 params=types.LoggingMessageNotificationParams(level="info", logger=LOGGER, data=data)
             )
-            await self._bounded(session.send_notification(message, related_request_id=request))
+            with patience(self._timeout):
+                await session.send_notification(message, related_request_id=request)
         self._progress += 1
-        await self._bounded(session.report_progress(self._progress))
-
-    async def _bounded(self, sending: Awaitable[None]) -> None:
-        with trio.move_on_after(self._timeout or math.inf) as scope:
-            await sending
-        if scope.cancelled_caught:
-            raise trio.BrokenResourceError(f"the client took nothing for {self._timeout:g} seconds")
+        with patience(self._timeout):
+            await session.report_progress(self._progress)
 
     # What became of it
 

@@ -9,7 +9,6 @@ cancelled; no thread waits for a line that may never come.
 
 from __future__ import annotations
 
-import math
 import os
 import stat
 import sys
@@ -18,6 +17,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import trio
+
+from .patience import patience
 
 CHUNK: Final = 64 * 1024
 MAX_LINE: Final = 64 * 1024 * 1024
@@ -59,7 +60,7 @@ class Output:
 
     def __init__(self, sink: trio.abc.SendStream, timeout: float) -> None:
         self._sink = sink
-        self._timeout = timeout or math.inf
+        self._timeout = timeout
 
     async def write(self, text: str) -> None:
         """Write all of a text.
@@ -69,10 +70,8 @@ class Output:
         """
         data = text.encode()
         for start in range(0, len(data), CHUNK):
-            with trio.move_on_after(self._timeout) as scope:
+            with patience(self._timeout, otherwise="the output was not read"):
                 await self._sink.send_all(data[start : start + CHUNK])
-            if scope.cancelled_caught:
-                raise trio.BrokenResourceError(f"the output was not read for {self._timeout:g} seconds")
 
     async def flush(self) -> None:
         """Nothing is held back."""

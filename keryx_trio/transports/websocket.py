@@ -9,7 +9,7 @@ page of another origin is refused, unless the settings name its origin; allowed 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -20,14 +20,11 @@ from ..wire import headers as header_fields
 from ..wire import json
 from ..wire.headers import Headers
 from .clients import Clients, correlation_id
-from .conversation import Conversation
+from .conversation import POLICY_VIOLATION, Conversation
 from .exchange import Receive, Send, bounded
 
 if TYPE_CHECKING:
     from ..app import Keryx
-
-POLICY_VIOLATION: Final = 1008
-"""The close code of a refusal (RFC 6455, section 7.4.1) by a server that can't send an answer instead."""
 
 
 class WebSocketTransport:

@@ -20,6 +20,11 @@ def to_utf8(text: str) -> bytes:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
+def utf8_size(data: str | bytes) -> int:
+    """How many bytes it is: of a text, in UTF-8 as `to_utf8` writes it."""
+    return len(data) if isinstance(data, bytes) or data.isascii() else len(to_utf8(data))
+
+
 def to_base64(data: bytes) -> str:
     """`data` as base64 (RFC 4648, section 4)."""
     return base64.b64encode(data).decode("ascii")

@@ -29,6 +29,7 @@ from keryx_trio import (
     Web,
 )
 from tests.contract.drivers import CUT, Driver, Item, Outcome
+from tests.told import Told
 
 LIMIT = 10.0
 """How long a test may take, in seconds."""
@@ -517,19 +518,6 @@ async def test_a_stream_that_takes_too_long_ends_with_the_timeout(driver: Driver
 
 
 # A client that leaves
-
-
-class Told(Middleware):
-    """Keeps what run_after is told."""
-
-    def __init__(self) -> None:
-        self.errors: list[BaseException | None] = []
-
-    async def run_after(
-        self, params: dict[str, Any], connection: Connection, error: BaseException | None
-    ) -> Update | None:
-        self.errors.append(error)
-        return None
 
 
 async def test_leaving_a_stream_cancels_its_producer_inside_what_it_awaits(driver: Driver, errors: list[str]):

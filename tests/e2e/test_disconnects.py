@@ -13,10 +13,11 @@ import pytest
 import trio
 import trio.testing
 
-from keryx_trio import Connection, EventStream, Keryx, Middleware, StreamingResponse, Update, Web
+from keryx_trio import Connection, EventStream, Keryx, StreamingResponse, Web
 from tests.e2e.raw import Raw, open_raw
 from tests.e2e.raw_http2 import open_http2
 from tests.e2e.serving import Server, needs_server, serve, until
+from tests.told import Told
 
 CLIENTS = 50
 Leaving = Literal["close", "reset"]
@@ -270,20 +271,7 @@ async def test_an_error_in_a_cleanup_is_logged(journal: Any) -> None:
     assert journal.fields("outcome") == ["client gone"]
 
 
-class Watch(Middleware):
-    """Keeps what each `run_after` was told."""
-
-    def __init__(self) -> None:
-        self.errors: list[BaseException | None] = []
-
-    async def run_after(
-        self, params: dict[str, Any], connection: Connection, error: BaseException | None
-    ) -> Update | None:
-        self.errors.append(error)
-        return None
-
-
-def make_watched(watch: Watch) -> Keryx:
+def make_watched(watch: Told) -> Keryx:
     app = Keryx(middleware=[watch])
 
     @app.action("plain", web=Web("/plain", method=("GET", "POST")))
@@ -309,7 +297,7 @@ def make_watched(watch: Watch) -> Keryx:
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "closed"])
 @pytest.mark.parametrize("path", ["plain", "large", "stream"])
 async def test_calls_that_ended_well_are_not_taken_for_left(http2: bool, keep: bool, path: str, journal: Any) -> None:
-    watch = Watch()
+    watch = Told()
     async with serve(make_watched(watch)) as server:
         if keep:
             async with server.client(http2=http2) as client:
@@ -324,7 +312,7 @@ async def test_calls_that_ended_well_are_not_taken_for_left(http2: bool, keep: b
 
 @pytest.mark.parametrize("path", ["plain", "large", "stream"])
 async def test_calls_that_ended_well_at_the_same_time_are_not_taken_for_left(path: str, journal: Any) -> None:
-    watch = Watch()
+    watch = Told()
     async with serve(make_watched(watch)) as server, server.client() as client, trio.open_nursery() as nursery:
         for _ in range(CLIENTS):
             nursery.start_soon(read, client, path)
@@ -332,7 +320,7 @@ async def test_calls_that_ended_well_at_the_same_time_are_not_taken_for_left(pat
 
 
 async def test_a_client_that_resets_right_after_the_last_byte_was_answered_in_full(journal: Any) -> None:
-    watch = Watch()
+    watch = Told()
     async with serve(make_watched(watch)) as server:
         for _ in range(CLIENTS):
             raw = await Raw.connect(server.port)
@@ -349,14 +337,14 @@ async def read(client: httpx.AsyncClient, path: str) -> None:
     assert answer.content
 
 
-def check_all_well(watch: Watch, journal: Any, path: str) -> None:
+def check_all_well(watch: Told, journal: Any, path: str) -> None:
     assert watch.errors == [None] * CLIENTS
     assert journal.fields("status") == ["ok"] * CLIENTS
     assert journal.fields("outcome") == (["done"] * CLIENTS if path == "stream" else [])
 
 
 async def test_run_after_is_told_that_the_client_left(journal: Any) -> None:
-    watch, begun = Watch(), trio.Event()
+    watch, begun = Told(), trio.Event()
     app = Keryx(middleware=[watch])
 
     @app.action("wait", web=Web("/wait"))
@@ -410,7 +398,7 @@ async def test_an_open_stream_keeps_its_connection_whatever_others_with_its_cook
 
 
 async def test_a_client_that_leaves_in_the_middle_of_its_request_makes_no_noise(journal: Any) -> None:
-    async with serve(make_watched(Watch())) as server:
+    async with serve(make_watched(Told())) as server:
         for request in (
             b"GET /api/pl",
             b"POST /api/plain HTTP/1.1\r\nHost: x\r\n",

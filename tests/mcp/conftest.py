@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import MEASURED, Journal
+from tests.e2e.conftest import journal, measured  # noqa: F401 - fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -17,28 +16,3 @@ def no_warning_of_the_client() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Async generator '(httpx2|httpcore2|mcp)", ResourceWarning)
         yield
-
-
-@pytest.fixture(autouse=True)
-def journal() -> Iterator[Journal]:
-    """The log of the test, in which no error may be left at the end."""
-    handler, logger = Journal(), logging.getLogger("keryx_trio")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-        yield handler
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-    assert handler.errors_expected or handler.take_errors() == []
-
-
-@pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say what was measured: it stands at the end of the run."""
-
-    def say(line: str) -> None:
-        request.config.stash.setdefault(MEASURED, []).append(f"{request.node.name}: {line}")
-
-    return say

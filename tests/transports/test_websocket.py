@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
@@ -19,7 +21,6 @@ from keryx_trio import (
     ConnectionType,
     EventStream,
     Keryx,
-    Middleware,
     RequireSession,
     StreamingResponse,
     TypedError,
@@ -27,9 +28,10 @@ from keryx_trio import (
 )
 from keryx_trio.config import CorsConfig, WebSocketConfig
 from keryx_trio.store import StoreUnavailable
-from keryx_trio.testing import Client, Denied, open_client
+from keryx_trio.testing import Client, Denied, Socket, open_client
 from keryx_trio.transports.conversation import REFUSALS
 from keryx_trio.transports.socket_reply import SHARE
+from tests.told import Told
 
 
 def make_app(config: Config | None = None, **settings: Any) -> Keryx:
@@ -295,36 +297,18 @@ class Held:
         return late
 
 
-async def test_a_call_that_reads_the_session_late_does_not_undo_what_another_has_put_in():
-    app = make_app()
-
-    @app.action("put")
-    async def put(connection: Connection) -> None:
-        await connection.session.update(put=True)
-
-    @app.action("get")
-    async def get(connection: Connection) -> Any:
-        return dict(connection.session.data)
-
-    async with open_client(app) as client:
-        await log_in(client)
-        app.store = held = Held(app.store)
-        async with client.websocket() as socket:
-            held.question = "load_session"
-            await socket.ask("get", id="get")
-            await held.asked.wait()
-            await socket.ask("put", id="put")
-            assert (await socket.receive())["messageId"] == "put"
-            held.proceed.set()
-            assert (await socket.receive())["response"] == {"user_id": 7, "put": True}
-
-
-async def test_what_is_put_into_a_session_that_another_call_ends_meanwhile_ends_with_it():
+@asynccontextmanager
+async def open_held(question: str) -> AsyncIterator[tuple[Held, Socket]]:
+    """A socket with a session in it, whose store keeps its next answer to the question back."""
     app = make_app()
 
     @app.action("put")
     async def put(connection: Connection) -> Any:
         await connection.session.update(put=True)
+        return dict(connection.session.data)
+
+    @app.action("get")
+    async def get(connection: Connection) -> Any:
         return dict(connection.session.data)
 
     @app.action("end")
@@ -335,13 +319,28 @@ async def test_what_is_put_into_a_session_that_another_call_ends_meanwhile_ends_
         await log_in(client)
         app.store = held = Held(app.store)
         async with client.websocket() as socket:
-            held.question = "update_session"
-            await socket.ask("put", id="put")
-            await held.asked.wait()
-            await socket.ask("end", id="end")
-            assert (await socket.receive())["messageId"] == "end"
-            held.proceed.set()
-            assert await socket.receive() == {"messageId": "put", "response": {}}
+            held.question = question
+            yield held, socket
+
+
+async def test_a_call_that_reads_the_session_late_does_not_undo_what_another_has_put_in():
+    async with open_held("load_session") as (held, socket):
+        await socket.ask("get", id="get")
+        await held.asked.wait()
+        await socket.ask("put", id="put")
+        assert (await socket.receive())["messageId"] == "put"
+        held.proceed.set()
+        assert (await socket.receive())["response"] == {"user_id": 7, "put": True}
+
+
+async def test_what_is_put_into_a_session_that_another_call_ends_meanwhile_ends_with_it():
+    async with open_held("update_session") as (held, socket):
+        await socket.ask("put", id="put")
+        await held.asked.wait()
+        await socket.ask("end", id="end")
+        assert (await socket.receive())["messageId"] == "end"
+        held.proceed.set()
+        assert await socket.receive() == {"messageId": "put", "response": {}}
 
 
 async def test_the_id_of_the_session_cannot_change_any_more(caplog):
@@ -622,14 +621,6 @@ async def test_a_call_that_waited_finds_none_of_the_context_of_the_one_before():
 
 
 # Cancelling
-
-
-class Told(Middleware):
-    def __init__(self) -> None:
-        self.errors: list[BaseException | None] = []
-
-    async def run_after(self, params, connection, error):
-        self.errors.append(error)
 
 
 async def test_cancelling_a_stream_gives_its_final_message_at_once_and_cancels_its_producer(autojump_clock, lines):
