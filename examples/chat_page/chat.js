@@ -256,6 +256,7 @@ function startExchange(via, signal) {
   transcript.append(article);
   if (transcript.querySelectorAll("article").length > EXCHANGES) transcript.querySelector("article").remove();
   transcript.scrollTop = transcript.scrollHeight;
+  transcript.scrollIntoView({ block: "nearest" }); // in a low window it may be above what is seen
 
   const began = performance.now();
   let [fresh, tokens, first, said] = ["", 0, 0, ""];
@@ -334,3 +335,4 @@ byId("examples").addEventListener("click", ({ target }) => {
 pace.addEventListener("input", () => {
   byId("seconds").textContent = `${pace.valueAsNumber.toFixed(2)} s/word`;
 });
+returnToPrompt();

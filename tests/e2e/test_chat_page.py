@@ -240,6 +240,22 @@ async def test_a_question_may_have_lines_and_what_is_typed_meanwhile_is_kept(tmp
         assert value == "What is\na lambda? And pass?!"
 
 
+async def test_in_a_low_window_the_page_begins_at_its_top_and_shows_the_answer_while_it_comes(tmp_path: Path) -> None:
+    async with serve_process("examples.chat:app") as server, open_page(server.url, tmp_path) as page:
+        await page.browser.resize(844, 480)
+        await page.browser.open(server.url)
+        at = "return [scrollY, document.activeElement.id]"
+        assert await page.browser.run(at) == [0, "prompt"]
+        await page.browser.run("scrollTo(0, document.documentElement.scrollHeight)")
+        await page.ask("What is a lambda?")
+        await page.until_state("Streaming")
+        seen = (
+            "const {top, bottom} = document.querySelector('#transcript').getBoundingClientRect();"
+            "return top >= 0 && bottom <= innerHeight"
+        )
+        assert await page.browser.run(seen)
+
+
 @pytest.mark.parametrize("width", [360, 768, 1280])
 async def test_the_page_fits_its_window_and_every_control_has_a_name_and_shows_its_focus(
     tmp_path: Path, width: int
