@@ -18,7 +18,7 @@ import trio
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from keryx_trio.cli import find_application
+from keryx_trio.cli.applications import find_application
 from keryx_trio.transports.stdio import MAX_LINE, Lines
 from tests.e2e.serving import ROOT, command, environment, until
 from tests.mcp.agents import INITIALIZE, MODES, message
