@@ -16,6 +16,7 @@ from .response import Response
 from .streaming import ByteStream, Event, EventStream, StreamingResponse
 from .errors import ErrorType, TypedError
 from .config import Config, McpConfig
+from .tasks import Job
 
 __all__ = [
     "SECRET",
@@ -27,6 +28,7 @@ __all__ = [
     "ErrorType",
     "Event",
     "EventStream",
+    "Job",
     "Keryx",
     "Mcp",
     "McpConfig",

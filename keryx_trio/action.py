@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 import attrs
 
 from . import routing
+from .config import checked_queue
 from .connection import Connection
 from .inputs import Inputs
 from .inputs.schema import type_schema
@@ -130,10 +131,14 @@ class Task:
 
     Args:
         queue: the queue of its jobs.
-        every: seconds between two runs of a recurring task; None runs it only when it is enqueued.
+        every: seconds between two runs of a recurring task, which has no inputs without a default; None runs it only
+            when it is enqueued. Periods are counted from 1970 in UTC: 86400 is every midnight.
+
+    Raises:
+        ValueError: a name that no queue can have, or no number of seconds.
     """
 
-    queue: str = "default"
+    queue: str = attrs.field(default="default", converter=checked_queue)
     every: float | None = attrs.field(default=None)
 
     @every.validator
@@ -173,6 +178,8 @@ class Action(Generic[P, R]):
         for variable in self.mcp.variables:
             if variable not in self.inputs.keys:
                 raise TypeError(f"action {name}: its resource has {{{variable}}}, which is no input of the function")
+        if task is not None and task.every is not None and (required := self.inputs.required):
+            raise TypeError(f"action {name}: a recurring task is given no inputs, and {required[0]!r} has no default")
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:

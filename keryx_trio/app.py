@@ -29,9 +29,11 @@ from .middleware import Middleware
 from .routing import Router
 from .store import StoreUnavailable, make_store
 from .streaming import EventStream
+from .tasks import Job, enqueue, find
 from .transports.files import Folder
 from .transports.http import HttpTransport
 from .transports.websocket import WebSocketTransport
+from .transports.worker import Workers
 
 if TYPE_CHECKING:
     from .transports.mcp import McpTransport
@@ -62,7 +64,7 @@ class Keryx:
     Args:
         actions: actions, or modules whose actions are taken.
         config: the settings; by default from the environment (`Config.from_env()`).
-        store: the URL of where sessions and counters live; by default `config.store`.
+        store: the URL of where sessions, counters and jobs live; by default `config.store`.
         mcp: whether agents are served over the Model Context Protocol, or how; by default `config.mcp`.
         middleware: runs around every action, outside the action's own.
         lifespan: `lifespan(app)` is an async context manager, entered before the first call and left after the last;
@@ -73,6 +75,8 @@ class Keryx:
         connections: every open connection by its id.
         state: what the lifespan yielded, while the app runs.
         log: the application's log.
+        stopping: set once the application stops.
+        workers: what runs jobs in this process; None where it runs none. To be set before the application runs.
 
     Raises:
         ConfigError: a variable of the environment has a bad value.
@@ -98,6 +102,7 @@ class Keryx:
         self._idle = trio.lowlevel.ParkingLot()
         self._named: set[Running] = set()  # what a shutdown did not reach, and the log has
         self.drain_deadline: float | None = None
+        self.stopping = trio.Event()
         self.router: Router[Action[..., Any]] = Router()
         self._actions: dict[str, Action[..., Any]] = {}
         self.tools: dict[str, Action[..., Any]] = {}  # by the names that agents know
@@ -110,6 +115,7 @@ class Keryx:
         self._http = HttpTransport(self)
         self._websocket = WebSocketTransport(self)
         self._mcp = _mcp_transport(self) if self.config.mcp.enabled else None
+        self.workers = Workers.of(self)
         for each in actions:
             self.add(each)
 
@@ -233,6 +239,47 @@ class Keryx:
         finally:
             del self.connections[connection.id]
 
+    # Jobs
+
+    async def enqueue(
+        self,
+        name: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        delay: float = 0,
+        retries: int = 0,
+    ) -> Job:
+        """Have an action called in the background. Once this returns, the job is in the store.
+
+        Args:
+            name: of the action.
+            params: its inputs; they are kept as JSON until the job is done, secrets too.
+            queue: the queue of the job; by default that of the action's `Task`, or "default".
+            delay: seconds before it may begin.
+            retries: how often it is tried again where it failed for a reason that may pass: an error of the server's
+                own, a timeout, a limit. Each time it waits longer (`config.tasks.retry_delay`).
+
+        Raises:
+            TypedError: no such action, invalid inputs, or the store cannot be reached.
+            TypeError: inputs that have no form in JSON.
+            ValueError: a queue, a delay or a number of retries that cannot be.
+        """
+        job = await enqueue(self, name, params, queue=queue, delay=delay, retries=retries)
+        if self.workers is not None:
+            self.workers.notice(job.queue)
+        elif not self.store.jobs.shared:
+            self.log.warning("no worker can take this job: nobody else has this store", job=job.id, action=name)
+        return job
+
+    async def job(self, id: str) -> Job:  # noqa: A002
+        """A job that was enqueued, by this process or another one.
+
+        Raises:
+            TypedError: there is none of that id, it is kept no longer, or the store cannot be reached.
+        """
+        return await find(self, id)
+
     # Its life
 
     @property
@@ -289,7 +336,7 @@ class Keryx:
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[Self]:
         """From the lifespan's start to its end; tasks of `app.nursery` have ended before what they use is closed."""
-        self.drain_deadline = None
+        self.drain_deadline, self.stopping = None, trio.Event()
         with logs.configured(self.config.log):
             async with trio.open_nursery() as outer:
                 self._outer = outer
@@ -300,8 +347,9 @@ class Keryx:
                         self.store.open(),
                         _entered(self._lifespan, self) as self.state,
                         self._mcp.running() if self._mcp is not None else nullcontext(),
+                        self.workers.running() if self.workers is not None else nullcontext(),
                     ):
-                        self.log.info("sessions and counters live here", store=self.store.url)
+                        self.log.info("sessions, counters and jobs live here", store=self.store.url)
                         outer.start_soon(self._keep_sessions)
                         try:
                             yield self
@@ -340,6 +388,7 @@ class Keryx:
         """
         if self.drain_deadline is None:
             self.drain_deadline = trio.current_time() + self.config.drain_timeout
+            self.stopping.set()
             for call in list(self._calls):
                 call.shut_down(self.drain_deadline)
             if self._outer is not None:

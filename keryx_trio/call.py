@@ -114,17 +114,20 @@ class Call:
                 self.stream.outbox.finish(CANCELLED)
 
     def shut_down(self, deadline: float) -> None:
-        """The server stops: a stream ends now, a plain call may finish until `deadline`, and every write is bounded."""
+        """The server stops: a stream that is watched ends now, all else may finish until `deadline`.
+
+        Every write is bounded.
+        """
         self.gone.deadline = deadline + LAST_WRITES
         self.stop.deadline = deadline
-        if self.stream is not None:
+        if self.stream is not None and not self.reply.patient:
             self._end_for_shutdown(self.stream)
 
     # Its life
 
     async def run(self) -> None:
         """Run the action and answer, whatever happens. Raises nothing but what is no error (a KeyboardInterrupt)."""
-        context = CallContext(trio.lowlevel.current_task())
+        context = CallContext(trio.lowlevel.current_task(), self.connection.correlation_id)
         call_context.set(context)
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)
@@ -212,7 +215,7 @@ class Call:
         self.stream = stream
         self.account.call(Outcome.DONE)
         outer.start_soon(self._deliver, stream)
-        if self.app.drain_deadline is not None:
+        if self.app.drain_deadline is not None and not self.reply.patient:
             self._end_for_shutdown(stream)
         if stream.has_source:
             await stream.produce()

@@ -317,6 +317,43 @@ class McpConfig:
     verify_token: Any = None
 
 
+def checked_queue(name: str) -> str:
+    """`name`, where it is one of a queue.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise ValueError(f"{name!r} is no name for a queue: use letters, digits, . _ and -")
+    return name
+
+
+def _queues(queues: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9._-]+(:[1-9][0-9]*)?", queue) for queue in queues):
+        raise ValueError("be queues, such as default or mail:4 for four of its jobs at once")
+    return queues
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class TasksConfig:
+    """How jobs run in the background."""
+
+    workers: int = setting(1, "How many jobs of each queue one process runs at once; 0 where others run them.")
+    queues: tuple[str, ...] = setting(
+        (), "The queues whose jobs run here, each with a number of its own where it has one (mail:4); all by default.",
+        _queues,
+    )  # fmt: skip
+    lease: float = setting(
+        30.0, "How long after its worker was killed a job may be taken by another one, in seconds.", _above_zero
+    )
+    retry_delay: float = setting(
+        1.0, "How long a job that failed and has retries left waits for the first of them, in seconds; each further "
+        "one waits twice as long, for an hour at most.",
+    )  # fmt: skip
+    result_ttl: float = setting(3600.0, "How long the result of a job is kept, in seconds.", _above_zero)
+    failed_ttl: float = setting(604_800.0, "How long a job that failed is kept, in seconds.", _above_zero)
+
+
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
 class CompressionConfig:
     """Compression of plain HTTP answers. Streams are never compressed."""
@@ -348,10 +385,10 @@ class Config:
     drain_timeout: float = setting(10.0, "How long a shutdown waits for the calls that run, in seconds.")
     max_body_size: int = setting(10_485_760, "The largest body of a request, in bytes.")
     max_collected: int = setting(
-        16_777_216, "How much of a stream is collected where its whole is the result (MCP), in bytes.", _above_zero
+        16_777_216, "How much of a stream is collected where its whole is the result (MCP, tasks, the shell), in bytes.", _above_zero
     )
     store: str = setting(
-        "memory://", "Where sessions and counters live: memory://, sqlite:///app.db or redis://host:6379/0."
+        "memory://", "Where sessions, counters and jobs live: memory://, sqlite:///app.db or redis://host:6379/0."
     )
     trusted_proxies: tuple[str, ...] = setting(
         (), "The proxies whose word on a client's address and scheme is taken: addresses or networks.", _networks
@@ -364,6 +401,7 @@ class Config:
     compression: CompressionConfig = attrs.field(factory=CompressionConfig)
     websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
     mcp: McpConfig = attrs.field(factory=McpConfig)
+    tasks: TasksConfig = attrs.field(factory=TasksConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:

@@ -22,6 +22,9 @@ class Reply(Wire, Protocol):
     watches: bool
     """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
 
+    patient: bool
+    """Whether nobody watches its streams, so that in a shutdown they may go on as long as a plain call may."""
+
     @property
     def ending(self) -> bool:
         """Whether the last of the answer is being written: from then on a disconnect is the normal end."""

@@ -73,9 +73,10 @@ class Wire(Form, Protocol):
 
 @attrs.frozen(eq=False)
 class CallContext:
-    """The call that code runs in: its own task, and the streams made in it."""
+    """The call that code runs in: its own task, its id in the log, and the streams made in it."""
 
     task: trio.lowlevel.Task
+    correlation_id: str
     streams: list[StreamingResponse] = attrs.Factory(list)
 
 

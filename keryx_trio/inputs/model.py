@@ -146,6 +146,11 @@ class Inputs:
             raise self._error(errors, raw)
         return values
 
+    @property
+    def required(self) -> list[str]:
+        """The names of the inputs that a call must give."""
+        return [parameter.name for parameter in self.parameters if parameter.required]
+
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the object that holds the inputs; made once, do not change it."""
         if not self._schemas:

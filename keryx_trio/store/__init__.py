@@ -1,4 +1,4 @@
-"""Where state lives between calls: sessions and counters, in memory, in a SQLite file or in Redis.
+"""Where state lives between calls: sessions, counters and jobs, in memory, in a SQLite file or in Redis.
 
 Owns: the protocol that the three stores share, and which URL leads to which. Does not know: cookies, limits, or what
 the values mean.
@@ -17,6 +17,7 @@ import attrs
 from ..config import ConfigError
 from ..errors import ErrorType, TypedError
 from ..logs import Log
+from .jobs import Jobs
 
 
 class StoreUnavailable(TypedError):  # noqa: N818 - named for the state, as trio names its own
@@ -24,7 +25,7 @@ class StoreUnavailable(TypedError):  # noqa: N818 - named for the state, as trio
 
     def __init__(self) -> None:
         super().__init__(
-            "the session store cannot be reached; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=2
+            "the store cannot be reached; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=2
         )
 
 
@@ -51,6 +52,9 @@ class Store(Protocol):
 
     url: str
     """What it is, without credentials."""
+
+    jobs: Jobs
+    """The jobs in it."""
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Use the store. Entering does not fail where the store is away for now; it does where it never can work."""
@@ -93,7 +97,7 @@ def make_store(url: str, log: Log) -> Store:
     if scheme == "memory" and found:
         from .memory import MemoryStore  # noqa: PLC0415 - only the store in use is loaded
 
-        return MemoryStore()
+        return MemoryStore(log)
     if scheme == "sqlite" and found:
         from .sqlite import SqliteStore  # noqa: PLC0415 - as above
 

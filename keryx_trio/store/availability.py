@@ -42,7 +42,7 @@ class Availability:
         if self._away_since is None:
             self._away_since = self._failed_at
             self._log.error(
-                "The store is away: sessions and rate limits fail with 503 until it is back",
+                "The store is away: sessions, rate limits and jobs fail with 503 until it is back",
                 store=self._url,
                 reason=reason,
             )

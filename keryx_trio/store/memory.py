@@ -10,8 +10,10 @@ from typing import Final
 import attrs
 import trio
 
+from ..logs import Log
 from . import Hit
 from .counting import Buckets, count
+from .memory_jobs import MemoryJobs
 
 SWEEP_SECONDS: Final = 10.0
 """How often what has expired is looked for, at most."""
@@ -34,16 +36,18 @@ class MemoryStore:
 
     url = "memory://"
 
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
         self._sessions: dict[str, _Session] = {}
         self._counters: dict[str, _Counter] = {}
         self._swept = self._epoch = 0.0
+        self.jobs = MemoryJobs(log, lambda: self._epoch)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Start empty, and tie trio's clock to the time of day, of which the windows of counters are parts."""
         self._sessions.clear()
         self._counters.clear()
+        self.jobs.clear()
         self._epoch = time.time() - trio.current_time()
         yield
 
@@ -112,3 +116,4 @@ class MemoryStore:
         for kept in (self._sessions, self._counters):
             for key in [key for key, value in kept.items() if value.expires <= now]:
                 del kept[key]
+        self.jobs.sweep(now)

@@ -29,6 +29,7 @@ from . import Hit, StoreUnavailable
 from .availability import PATIENCE, Availability
 from .counting import Buckets, count
 from .sqlite_file import SqliteFile
+from .sqlite_jobs import SqliteJobs
 
 SWEEP_SECONDS: Final = 10.0
 SWEEP_ROWS: Final = 100
@@ -52,6 +53,7 @@ class SqliteStore:
         self._turn = trio.CapacityLimiter(1)
         self._open = False
         self._sweep_at = -math.inf
+        self.jobs = SqliteJobs(log, self)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -78,7 +80,7 @@ class SqliteStore:
 
         def load() -> dict[str, bytes] | None:
             now = time.time()
-            with self._file.reading() as db:
+            with self.reading() as db:
                 rows = db.execute(
                     "SELECT expires, key, value FROM session LEFT JOIN session_value ON session = id "
                     "WHERE id = ? AND expires > ?",
@@ -90,13 +92,13 @@ class SqliteStore:
                 self._touch(id, ttl)
             return {key: value for _, key, value in rows if key is not None}
 
-        return await self._run(load)
+        return await self.run(load)
 
     async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
         """See `Store`."""
 
         def update() -> bool:
-            with self._writing() as (db, now):
+            with self.writing() as (db, now):
                 db.execute("DELETE FROM session WHERE id = ? AND expires <= ?", (id, now))
                 if not create and db.execute("SELECT 1 FROM session WHERE id = ?", (id,)).fetchone() is None:
                     return False
@@ -111,37 +113,37 @@ class SqliteStore:
                 )
             return True
 
-        return await self._run(update)
+        return await self.run(update)
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """See `Store`."""
 
         def move() -> None:
-            with self._writing() as (db, now):
+            with self.writing() as (db, now):
                 if db.execute("SELECT 1 FROM session WHERE id = ? AND expires > ?", (old, now)).fetchone():
                     db.execute("DELETE FROM session WHERE id = ? AND id <> ?", (new, old))
                     db.execute("UPDATE session SET id = ?, expires = ? WHERE id = ?", (new, now + ttl, old))
 
-        await self._run(move)
+        await self.run(move)
 
     async def delete_session(self, id: str) -> None:  # noqa: A002
         """See `Store`."""
 
         def delete() -> None:
-            with self._writing() as (db, _):
+            with self.writing() as (db, _):
                 db.execute("DELETE FROM session WHERE id = ?", (id,))
 
-        await self._run(delete)
+        await self.run(delete)
 
     async def touch_session(self, id: str, ttl: float) -> None:  # noqa: A002
         """See `Store`."""
-        await self._run(lambda: self._touch(id, ttl))
+        await self.run(lambda: self._touch(id, ttl))
 
     async def hit(self, key: str, limit: int, window: float) -> Hit:
         """See `Store`."""
 
         def hit() -> Hit:
-            with self._writing() as (db, now):
+            with self.writing() as (db, now):
                 row = db.execute("SELECT number, current, previous FROM counter WHERE key = ?", (key,)).fetchone()
                 buckets, hit = count(Buckets(*row) if row else None, now, limit, window)
                 if hit.allowed:
@@ -153,9 +155,9 @@ class SqliteStore:
                     )
                 return hit
 
-        return await self._run(hit)
+        return await self.run(hit)
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, when its turn has come."""
         with trio.move_on_after(PATIENCE):
             # Neither the timeout nor a cancellation reaches a thread that has begun.
@@ -173,15 +175,24 @@ class SqliteStore:
         return work()
 
     @contextmanager
-    def _writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:
-        """A transaction, and the time that it begins at: when it has its lock, so that time does not run back."""
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Read, with one statement; for what `run` does."""
+        with self._file.reading() as db:
+            yield db
+
+    @contextmanager
+    def writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:
+        """A transaction, and the time that it begins at: when it has its lock, so that time does not run back.
+
+        For what `run` does.
+        """
         with self._file.transaction() as db:
             now = time.time()
             self._sweep(db, now)
             yield db, now
 
     def _touch(self, id: str, ttl: float) -> None:  # noqa: A002
-        with self._writing() as (db, now):
+        with self.writing() as (db, now):
             db.execute("UPDATE session SET expires = ? WHERE id = ? AND expires > ?", (now + ttl, id, now))
 
     def _sweep(self, db: sqlite3.Connection, now: float) -> None:
@@ -194,7 +205,7 @@ class SqliteStore:
                 f"(SELECT {key} FROM {table} WHERE expires <= ? LIMIT {SWEEP_ROWS})",
                 (now,),
             ).rowcount
-            for table, key in (("session", "id"), ("counter", "key"))
+            for table, key in (("session", "id"), ("counter", "key"), ("job", "id"))
         ]
         if max(swept) < SWEEP_ROWS:
             self._sweep_at = time.monotonic() + SWEEP_SECONDS

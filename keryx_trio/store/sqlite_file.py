@@ -44,6 +44,33 @@ VERSIONS: Final = (
     ) WITHOUT ROWID;
     CREATE INDEX counter_by_expiry ON counter (expires);
     """,
+    """
+    CREATE TABLE job (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        action TEXT NOT NULL,
+        params BLOB NOT NULL,
+        queue TEXT NOT NULL,
+        correlation_id TEXT NOT NULL,
+        retries INTEGER NOT NULL,
+        status TEXT NOT NULL,
+        enqueued REAL NOT NULL,
+        due REAL NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0,
+        outcome BLOB,
+        expires REAL
+    );
+    CREATE INDEX job_by_due ON job (queue, due) WHERE status IN ('queued', 'running');
+    CREATE INDEX job_by_expiry ON job (expires) WHERE expires IS NOT NULL;
+    CREATE TABLE recurring (
+        action TEXT NOT NULL,
+        every REAL NOT NULL,
+        number INTEGER NOT NULL,
+        job TEXT NOT NULL,
+        PRIMARY KEY (action, every)
+    ) WITHOUT ROWID;
+    """,
 )
 """What brings the tables from each version to the next. To change them is to add an entry, never to edit one."""
 

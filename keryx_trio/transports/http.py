@@ -227,6 +227,7 @@ class HttpReply:
     __slots__ = ("_app", "_base", "_bytes", "_exchange", "connection", "correlation_id", "secure")
 
     watches = True
+    patient = False
 
     def __init__(self, transport: HttpTransport, exchange: Exchange) -> None:
         self._app = transport.app

@@ -125,7 +125,7 @@ class SocketReply:
 
     __slots__ = ("_answered", "_decoder", "_frames", "_out", "begun", "ending")
 
-    watches = False
+    watches = patient = False
     ping = None  # a socket's pings are below its messages, and so the server's
 
     def __init__(self, out: WayOut, id: bytes, answered: Callable[[], None]) -> None:  # noqa: A002 - as on the wire

@@ -1,0 +1,191 @@
+"""Jobs as calls: what a worker takes from the store is run like any other call, and its answer is the job's result.
+
+Owns: which queues are served here, the call of a job and what becomes of it, and the periods of recurring tasks. Does
+not know: how jobs are kept, leased or delivered (the store does).
+
+Nobody waits for a job while it runs. So it is left alone in a shutdown, streams too, as long as the shutdown lasts; what
+has not ended by then goes back to its queue.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+
+from ..call import Call
+from ..connection import Connection, ConnectionType, Peer
+from ..errors import FIRST_SERVER_ERROR, STATUSES, ErrorType, TypedError
+from ..outbox import Outcome
+from ..session import Session
+from ..store import StoreUnavailable
+from ..store.jobs import GIVEN_BACK, Attempt, Status, Verdict
+from ..store.leasing import OUTAGE_PAUSE, Bell
+from ..tasks import DEFAULT_QUEUE, new_order
+from ..wire import json
+from .collecting import JsonCollector
+
+if TYPE_CHECKING:
+    from ..action import Action
+    from ..app import Keryx
+
+NEW_QUEUES_EVERY: Final = 1.0
+"""How often a process looks for queues that it does not serve yet, in seconds."""
+
+LONGEST_DELAY: Final = 3600.0
+"""Seconds between two attempts at a job, at most."""
+
+SPREAD: Final = 1.25
+"""Up to how many times its delay an attempt may wait, so that jobs which failed together do not return together."""
+
+LONGEST_SLEEP: Final = 60.0
+"""Seconds after which a recurring task looks at the clock again, at most: the time of day may be set meanwhile."""
+
+LAST_WORD: Final = 1.0
+"""How long after a shutdown what it has stopped may take to be given back, in seconds."""
+
+MAY_PASS: Final = frozenset({408, 429})
+"""The statuses of the caller's faults that are worth another try, beside all that are the server's own."""
+
+
+class JobReply(JsonCollector):
+    """The answer to the call of a job."""
+
+    patient = True
+    retry_after: float | None = None
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
+        """The call failed."""
+        self.retry_after = error.retry_after
+        await super().error(error, payload)
+
+
+class Workers:
+    """Runs the jobs of an application in this process.
+
+    Args:
+        queues: how many jobs at once of each queue that is named.
+        others: how many at once of each queue that is not; 0 for none of those.
+    """
+
+    def __init__(self, app: Keryx, queues: Mapping[str, int], others: int) -> None:
+        self._app = app
+        self._queues = dict(queues)
+        self._others = others
+        self._served: set[str] = set()
+        self._bell = Bell()
+
+    @classmethod
+    def of(cls, app: Keryx, names: Sequence[str] = (), workers: int | None = None) -> Workers | None:
+        """The workers that the settings ask for, unless other `names` and another number is given; None for none."""
+        config = app.config.tasks
+        each = config.workers if workers is None else workers
+        parts = [name.partition(":") for name in names or config.queues]
+        queues = {name: int(number or each) for name, _, number in parts}
+        others = 0 if parts else each
+        return cls(app, queues, others) if others or any(queues.values()) else None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run jobs inside the application's life; at its end what a shutdown has left is given back."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._serve)
+            for action in self._app.actions.values():
+                if action.task is not None and action.task.every is not None:
+                    nursery.start_soon(self._recur, action, action.task.every)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD
+
+    def notice(self, queue: str) -> None:
+        """A job was put into that queue, which may be a new one."""
+        if queue not in self._served:
+            self._bell.ring()
+
+    async def _serve(self) -> None:
+        """Serve every queue that there is, until the application stops and the jobs that run have ended."""
+        jobs, stopping = self._app.store.jobs, self._app.stopping
+        lease = self._app.config.tasks.lease
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._bell.ring_at, stopping)
+            while not stopping.is_set():
+                for queue, limit in sorted((await self._known()).items()):
+                    if limit and queue not in self._served:
+                        self._served.add(queue)
+                        self._app.log.debug("jobs run here", queue=queue, at_once=limit)
+                        serve = partial(jobs.serve, queue, limit, self._attempt, lease=lease, stopping=stopping)
+                        nursery.start_soon(serve)
+                await self._bell.wait(NEW_QUEUES_EVERY if jobs.shared else math.inf)
+        self._served.clear()
+
+    async def _known(self) -> dict[str, int]:
+        """The queues that are served here, or should be."""
+        if not self._others:
+            return self._queues
+        names = {DEFAULT_QUEUE, *(action.task.queue for action in self._app.actions.values() if action.task)}
+        try:
+            names |= await self._app.store.jobs.queues()
+        except StoreUnavailable:
+            await trio.lowlevel.checkpoint()  # said in the log, and asked again soon
+        return {name: self._others for name in names} | self._queues
+
+    async def _recur(self, action: Action[..., Any], every: float) -> None:
+        """Put a recurring task into its queue, once a period for all workers together."""
+        stopping = self._app.stopping
+        while not stopping.is_set():
+            order = new_order(action, b"{}", secrets.token_hex(16))
+            try:
+                pause = await self._app.store.jobs.put_recurring(order, every)
+            except StoreUnavailable:
+                pause = OUTAGE_PAUSE
+            self.notice(order.queue)
+            with trio.move_on_after(min(pause, LONGEST_SLEEP)):
+                await stopping.wait()
+
+    async def _attempt(self, attempt: Attempt) -> Verdict:
+        """Make the call of a job."""
+        app, order = self._app, attempt.order
+        reply = JobReply(app.config.max_collected)
+        try:
+            action = app.find_action(order.action)
+        except TypedError as error:  # of another version of the application, maybe
+            reply.failed = error.payload()
+            return self._verdict(attempt, reply, may_retry=False)
+        session = Session(app.store, app.config.session, None)
+        session.sealed = True  # there is no cookie
+        peer = Peer(app=app, type=ConnectionType.TASK, identifier=f"job:{order.id}", session=session)
+        call = Call(app, action, Connection(peer, order.correlation_id), reply, msgspec.json.decode(order.params))
+        with app.running(call), app.connected(call.connection):
+            await call.run()
+        if call.cause is Outcome.SHUTDOWN:
+            app.log.info("a job goes back to its queue", job=order.id, action=order.action, queue=order.queue)
+            return GIVEN_BACK
+        return self._verdict(attempt, reply)
+
+    def _verdict(self, attempt: Attempt, reply: JobReply, *, may_retry: bool = True) -> Verdict:
+        config, order = self._app.config.tasks, attempt.order
+        if reply.failed is None:
+            return Verdict(Status.DONE, reply.json, keep=config.result_ttl)
+        outcome = json.encode(reply.failed)
+        status = STATUSES.get(ErrorType(reply.failed["type"]), FIRST_SERVER_ERROR)
+        if may_retry and attempt.failures < order.retries and (status >= FIRST_SERVER_ERROR or status in MAY_PASS):
+            delay = min(config.retry_delay * 2**attempt.failures, LONGEST_DELAY)
+            delay = max(delay * random.uniform(1, SPREAD), reply.retry_after or 0)  # noqa: S311 - to part the crowd
+            self._app.log.info(
+                "a job is tried again", job=order.id, action=order.action, seconds=round(delay, 1),
+                retries_left=order.retries - attempt.failures - 1,
+            )  # fmt: skip
+            return Verdict(Status.DELAYED, outcome, delay=delay)
+        self._app.log.warning(
+            "a job failed, and is kept", job=order.id, action=order.action, queue=order.queue, attempts=attempt.number,
+            error=reply.failed["message"],
+        )  # fmt: skip
+        return Verdict(Status.FAILED, outcome, keep=config.failed_ttl)
