@@ -385,7 +385,9 @@ class Config:
     drain_timeout: float = setting(10.0, "How long a shutdown waits for the calls that run, in seconds.")
     max_body_size: int = setting(10_485_760, "The largest body of a request, in bytes.")
     max_collected: int = setting(
-        16_777_216, "How much of a stream is collected where its whole is the result (MCP, tasks, the shell), in bytes.", _above_zero
+        16_777_216,
+        "How much of a stream is collected where its whole is the result (MCP, tasks, the shell), in bytes.",
+        _above_zero,
     )
     store: str = setting(
         "memory://", "Where sessions, counters and jobs live: memory://, sqlite:///app.db or redis://host:6379/0."

@@ -19,7 +19,7 @@ PASSWORD = "analytical-engine"
 
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
-    monkeypatch.setattr(members.app, "store", MemoryStore())  # no test uses up the tries of the next one
+    monkeypatch.setattr(members.app, "store", MemoryStore(members.app.log))  # no test uses up the tries of the next one
     async with open_client(members.app) as client:
         yield client
 

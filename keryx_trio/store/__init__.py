@@ -24,9 +24,7 @@ class StoreUnavailable(TypedError):  # noqa: N818 - named for the state, as trio
     """The store cannot be reached. Over HTTP it is a 503 with `Retry-After`; what needs no store goes on."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "the store cannot be reached; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=2
-        )
+        super().__init__("the store cannot be reached; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=2)
 
 
 @attrs.frozen
@@ -53,8 +51,9 @@ class Store(Protocol):
     url: str
     """What it is, without credentials."""
 
-    jobs: Jobs
-    """The jobs in it."""
+    @property
+    def jobs(self) -> Jobs:
+        """The jobs in it."""
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Use the store. Entering does not fail where the store is away for now; it does where it never can work."""

@@ -137,7 +137,8 @@ class MemoryJobs(Leases):
     async def claim(self, queue: str, limit: int, lease: float) -> tuple[list[Attempt], float]:
         """See `Leases`."""
         await trio.lowlevel.checkpoint()
-        now, waiting, found = trio.current_time(), self._queues[queue], []
+        now, waiting = trio.current_time(), self._queues[queue]
+        found: list[Attempt] = []
         while waiting and waiting[0][0] <= now and len(found) < limit:
             _, _, job = heapq.heappop(waiting)
             job.status, job.due, job.since = Status.RUNNING, now + lease, now

@@ -15,7 +15,8 @@ second is lost where the machine loses its power.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from ..logs import Log
@@ -24,9 +25,10 @@ from .availability import Availability
 from .counting import resets_in
 from .redis_address import Address
 from .redis_connection import RedisConnection
+from .redis_jobs import RedisJobs
 
-SESSION: Final = "keryx:session:"
-COUNTER: Final = "keryx:counter:"
+SESSION: Final = b"keryx:session:"
+COUNTER: Final = b"keryx:counter:"
 VALUE: Final = b"."
 """Before the key of a value in a session's hash, beside the field with the empty name, for which the hash exists also
 where there is no value."""
@@ -79,15 +81,19 @@ class RedisStore:
     def __init__(self, url: str, log: Log) -> None:
         address = Address.parse(url)
         self.url = address.shown
-        self._connection = RedisConnection(address, Availability(log, self.url))
+        availability = Availability(log, self.url)
+        self._connection = RedisConnection(address, availability)
+        self.jobs = RedisJobs(address, self._run, availability)
 
-    def open(self) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
         """See `Store`."""
-        return self._connection.open()
+        async with self._connection.open(), self.jobs.open():
+            yield
 
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """See `Store`."""
-        fields = await self._run(LOAD, [SESSION + id], _milliseconds(ttl))
+        fields = await self._run(LOAD, [SESSION + id.encode()], _milliseconds(ttl))
         if fields is None:
             return None
         values = zip(fields[::2], fields[1::2], strict=True)
@@ -96,32 +102,32 @@ class RedisStore:
     async def update_session(self, id: str, values: dict[str, bytes], ttl: float, *, create: bool = True) -> bool:  # noqa: A002
         """See `Store`."""
         fields = [part for key, value in values.items() for part in (VALUE + key.encode(), value)]
-        return bool(await self._run(UPDATE, [SESSION + id], _milliseconds(ttl), int(create), *fields))
+        return bool(await self._run(UPDATE, [SESSION + id.encode()], _milliseconds(ttl), int(create), *fields))
 
     async def move_session(self, old: str, new: str, ttl: float) -> None:
         """See `Store`."""
-        await self._run(MOVE, [SESSION + old, SESSION + new], _milliseconds(ttl))
+        await self._run(MOVE, [SESSION + old.encode(), SESSION + new.encode()], _milliseconds(ttl))
 
     async def delete_session(self, id: str) -> None:  # noqa: A002
         """See `Store`."""
-        await self._run(DELETE, [SESSION + id])
+        await self._run(DELETE, [SESSION + id.encode()])
 
     async def touch_session(self, id: str, ttl: float) -> None:  # noqa: A002
         """See `Store`."""
-        await self._run(TOUCH, [SESSION + id], _milliseconds(ttl))
+        await self._run(TOUCH, [SESSION + id.encode()], _milliseconds(ttl))
 
     async def hit(self, key: str, limit: int, window: float) -> Hit:
         """See `Store`."""
         allowed, count, seconds, microseconds = await self._run(
-            HIT, [COUNTER + key], limit, repr(window).encode(), _milliseconds(2 * window)
+            HIT, [COUNTER + key.encode()], limit, repr(window).encode(), _milliseconds(2 * window)
         )
         now = int(seconds) + int(microseconds) / 1_000_000
         return Hit(allowed == 1, count, resets_in(now, window))
 
-    async def _run(self, script: bytes, keys: list[str], *arguments: bytes | int) -> Any:
+    async def _run(self, script: bytes, keys: list[bytes], *arguments: bytes | int) -> Any:
         # With the script in each call: it is short, and the server knows it again by its digest. By the digest alone
         # a server that was restarted would have to be told it first.
-        return await self._connection.ask(b"EVAL", script, len(keys), *(key.encode() for key in keys), *arguments)
+        return await self._connection.ask(b"EVAL", script, len(keys), *keys, *arguments)
 
 
 def _milliseconds(seconds: float) -> int:

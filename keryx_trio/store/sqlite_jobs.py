@@ -12,8 +12,10 @@ import math
 import sqlite3
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
+
+import attrs
 
 from ..logs import Log
 from .jobs import Attempt, Order, Overview, Record, Status, Verdict
@@ -212,12 +214,9 @@ class SqliteJobs(Leases):
 
 
 def _insert(db: sqlite3.Connection, order: Order, now: float, due: float) -> None:
-    db.execute(
-        f"INSERT INTO job ({_ORDER}, status, enqueued, due) VALUES (?, ?, ?, ?, ?, ?, 'queued', ?, ?)",
-        (
-            order.id, order.action, order.params, order.queue, order.correlation_id, order.retries, now, due,
-        ),
-    )  # fmt: skip
+    values = (*attrs.astuple(order), now, due)
+    marks = "?, ?, ?, ?, ?, ?, 'queued', ?, ?"
+    db.execute(f"INSERT INTO job ({_ORDER}, status, enqueued, due) VALUES ({marks})", values)  # noqa: S608 - as above
 
 
 def _record(row: tuple[Any, ...], now: float) -> Record:

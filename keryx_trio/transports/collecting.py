@@ -215,4 +215,4 @@ class JsonCollector(Collector):
             return bytes(self.returned)
         if isinstance(self.stream, ByteStream):
             return json.encode(self.text if self.is_text else to_base64(self.body))
-        return b"[%b]" % self._events
+        return b"[" + self._events + b"]"

@@ -3,8 +3,8 @@
 Owns: which queues are served here, the call of a job and what becomes of it, and the periods of recurring tasks. Does
 not know: how jobs are kept, leased or delivered (the store does).
 
-Nobody waits for a job while it runs. So it is left alone in a shutdown, streams too, as long as the shutdown lasts; what
-has not ended by then goes back to its queue.
+Nobody waits for a job while it runs. So in a shutdown it is left alone, streams too, for as long as that lasts; what has
+not ended by then goes back to its queue.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class Workers:
             names |= await self._app.store.jobs.queues()
         except StoreUnavailable:
             await trio.lowlevel.checkpoint()  # said in the log, and asked again soon
-        return {name: self._others for name in names} | self._queues
+        return dict.fromkeys(names, self._others) | self._queues
 
     async def _recur(self, action: Action[..., Any], every: float) -> None:
         """Put a recurring task into its queue, once a period for all workers together."""

@@ -111,8 +111,8 @@ async def test_a_line_of_the_log_says_which_store_and_why(log, caplog):
     assert record.levelname == "ERROR"
 
 
-async def test_memory_lets_go_of_what_nobody_asks_for_again(autojump_clock: MockClock):
-    store = MemoryStore()
+async def test_memory_lets_go_of_what_nobody_asks_for_again(autojump_clock: MockClock, log: Log):
+    store = MemoryStore(log)
     async with store.open():
         await store.update_session("a", {"x": b"1"}, 1)
         await store.update_session("b", {"x": b"1"}, 1000)
