@@ -17,9 +17,10 @@ import trio
 
 from ..errors import ErrorType, TypedError
 from ..outbox import MAX_BYTES, End, Outcome
+from ..response import Response
 from ..streaming import ByteStream, StreamingResponse
-from ..wire import sse
-from ..wire.text import text_decoder, utf8_size
+from ..wire import json, sse
+from ..wire.text import text_decoder, to_base64, utf8_size
 
 
 @attrs.frozen
@@ -54,6 +55,8 @@ class Collector:
 
     watches = False
     ping = None  # nobody waits for a sign of life
+    overhead = 0
+    """What keeping an item takes beside its own bytes: without it there is no end of empty ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -101,13 +104,13 @@ class Collector:
 
     def _sent(self, data: str | bytes, event: str | None = None, id: str | None = None) -> Sent:  # noqa: A002
         size = utf8_size(data) + utf8_size(event or "") + utf8_size(id or "")
-        if self._size + size > self._limit:
+        if self._size + size + self.overhead > self._limit:
             raise TypedError(
                 f"the stream is larger than {self._limit} bytes, the most that is collected "
                 "(KERYX_MAX_COLLECTED); read it over HTTP or WebSocket, or ask for less",
                 ErrorType.CONNECTION_PAYLOAD_TOO_LARGE,
             )
-        self._size += size
+        self._size += size + self.overhead
         return Sent(data, event, id, size)
 
     # The answer
@@ -182,3 +185,38 @@ class Collector:
     def body(self) -> bytes:
         """All of a stream of bytes that are no text."""
         return bytes(self._body)
+
+
+class JsonCollector(Collector):
+    """An answer that becomes one JSON value: a stream of events the list of them, a body its text or base64."""
+
+    overhead = len('{"data":"","event":"","id":""},')
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._events = bytearray()
+
+    async def value(self, value: Any) -> None:
+        """The action returned it; what has no form in JSON raises."""
+        await super().value(json.encode(value.value if isinstance(value, Response) else value))
+
+    def keep(self, item: Sent) -> None:
+        """Put an item behind those before it."""
+        if isinstance(self.stream, ByteStream):
+            super().keep(item)
+            return
+        self._events += b',{"data":' if self._events else b'{"data":'
+        self._events += item.data if isinstance(item.data, bytes) else json.encode(item.data)
+        for key, value in ((b',"event":', item.event), (b',"id":', item.id)):
+            if value is not None:
+                self._events += key + json.encode(value)
+        self._events += b"}"
+
+    @property
+    def json(self) -> bytes:
+        """What came of it, once it is whole."""
+        if self.stream is None:
+            return bytes(self.returned)
+        if isinstance(self.stream, ByteStream):
+            return json.encode(self.text if self.is_text else to_base64(self.body))
+        return b"[%b]" % self._events
