@@ -8,11 +8,13 @@ Invariant: everything hangs on the app. Nothing is global, so two apps in one pr
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from functools import cached_property
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self, TypeVar
 
@@ -30,13 +32,13 @@ from .routing import Router
 from .store import StoreUnavailable, make_store
 from .streaming import EventStream
 from .tasks import Job, enqueue, find
-from .transports.files import Folder
-from .transports.http import HttpTransport
-from .transports.websocket import WebSocketTransport
-from .transports.worker import Workers
 
 if TYPE_CHECKING:
+    from .transports.files import Folder
+    from .transports.http import HttpTransport
     from .transports.mcp import McpTransport
+    from .transports.websocket import WebSocketTransport
+    from .transports.worker import Workers
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,6 +47,7 @@ DRAIN_MARGIN: Final = LAST_WRITES + 0.2
 
 Lifespan = Callable[["Keryx"], AbstractAsyncContextManager[Any]]
 
+MCP_MISSING: Final = "MCP needs an extra: pip install 'keryx-trio[mcp]'"
 WRONG_WORKER: Final = "keryx_trio runs on trio, and this server does not: use hypercorn --worker-class trio module:app"
 
 
@@ -76,7 +79,8 @@ class Keryx:
         state: what the lifespan yielded, while the app runs.
         log: the application's log.
         stopping: set once the application stops.
-        workers: what runs jobs in this process; None where it runs none. To be set before the application runs.
+        serving: whether it serves others while it runs. Taken back, before it runs, where it runs for the sake of one
+            call in the same process: then nothing is started, or even imported, that only others would need.
 
     Raises:
         ConfigError: a variable of the environment has a bad value.
@@ -98,6 +102,7 @@ class Keryx:
         self.store = make_store(store or self.config.store, self.log)
         self.connections: dict[str, Connection] = {}
         self.state: Any = None
+        self.serving = True
         self._calls: set[Running] = set()  # what a shutdown must reach
         self._idle = trio.lowlevel.ParkingLot()
         self._named: set[Running] = set()  # what a shutdown did not reach, and the log has
@@ -105,6 +110,7 @@ class Keryx:
         self.stopping = trio.Event()
         self.router: Router[Action[..., Any]] = Router()
         self._actions: dict[str, Action[..., Any]] = {}
+        self.folders: tuple[Folder, ...] = ()  # whose files are served
         self.tools: dict[str, Action[..., Any]] = {}  # by the names that agents know
         self._middleware = tuple(middleware)
         self._around: dict[str, tuple[Middleware, ...]] = {}
@@ -112,10 +118,8 @@ class Keryx:
         self._outer: trio.Nursery | None = None
         self._nursery: trio.Nursery | None = None  # inside it, and lent
         self._running: AbstractAsyncContextManager[Self] | None = None
-        self._http = HttpTransport(self)
-        self._websocket = WebSocketTransport(self)
-        self._mcp = _mcp_transport(self) if self.config.mcp.enabled else None
-        self.workers = Workers.of(self)
+        if self.config.mcp.enabled and importlib.util.find_spec("mcp") is None:
+            raise ConfigError(MCP_MISSING)
         for each in actions:
             self.add(each)
 
@@ -202,7 +206,46 @@ class Keryx:
             ValueError: a malformed prefix, or one that another folder has.
             NotADirectoryError: there is no such folder.
         """
-        self._http.add_folder(Folder(prefix, directory))
+        from .transports import files  # noqa: PLC0415 - as the transports
+
+        self.folders = files.added(self.folders, files.Folder(prefix, directory))
+
+    # The transports, imported by who serves: a call from the shell needs none of them
+
+    @cached_property
+    def _http(self) -> HttpTransport:
+        from .transports.http import HttpTransport  # noqa: PLC0415
+
+        return HttpTransport(self)
+
+    @cached_property
+    def _websocket(self) -> WebSocketTransport:
+        from .transports.websocket import WebSocketTransport  # noqa: PLC0415
+
+        return WebSocketTransport(self)
+
+    @cached_property
+    def workers(self) -> Workers | None:
+        """What runs jobs here while the application runs, by default as the settings say; None where nothing does.
+
+        To have others, set them before it runs. One that serves nobody leaves jobs alone, unless nobody else can have
+        them.
+        """
+        if not self.serving and self.store.jobs.shared:
+            return None
+        from .transports.worker import Workers  # noqa: PLC0415
+
+        return Workers.of(self)
+
+    @cached_property
+    def _mcp(self) -> McpTransport | None:
+        if not self.config.mcp.enabled:
+            return None
+        try:
+            from .transports.mcp import McpTransport  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(f"{MCP_MISSING} ({error})") from error
+        return McpTransport(self)
 
     # What calls ask
 
@@ -346,7 +389,7 @@ class Keryx:
                     async with (
                         self.store.open(),
                         _entered(self._lifespan, self) as self.state,
-                        self._mcp.running() if self._mcp is not None else nullcontext(),
+                        self._mcp.running() if self.serving and self._mcp is not None else nullcontext(),
                         self.workers.running() if self.workers is not None else nullcontext(),
                     ):
                         self.log.info("sessions, counters and jobs live here", store=self.store.url)
@@ -444,6 +487,7 @@ class Keryx:
         stage = "startup"
         try:
             await receive()
+            _ = self._http, self._websocket  # imported now, so that the first request need not wait for it
             async with self:
                 await send({"type": "lifespan.startup.complete"})
                 stage = "shutdown"
@@ -461,15 +505,6 @@ def _with_mcp(config: Config, mcp: McpConfig | Literal[True, False] | None) -> C
         return config
     chosen = mcp if isinstance(mcp, McpConfig) else config.mcp
     return attrs.evolve(config, mcp=attrs.evolve(chosen, enabled=mcp is not False))
-
-
-def _mcp_transport(app: Keryx) -> McpTransport:
-    """Imported here: most applications serve no agents, and the SDK is slow to import."""
-    try:
-        from .transports.mcp import McpTransport  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(f"MCP needs an extra: pip install 'keryx-trio[mcp]' ({error})") from error
-    return McpTransport(app)
 
 
 async def _refuse_start(receive: Any, send: Any) -> None:

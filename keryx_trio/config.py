@@ -328,7 +328,12 @@ def checked_queue(name: str) -> str:
     return name
 
 
-def _queues(queues: tuple[str, ...]) -> tuple[str, ...]:
+def checked_queues(queues: tuple[str, ...]) -> tuple[str, ...]:
+    """`queues`, where each is one, with a number or without.
+
+    Raises:
+        ValueError: one is none; it says what they must be.
+    """
     if not all(re.fullmatch(r"[A-Za-z0-9._-]+(:[1-9][0-9]*)?", queue) for queue in queues):
         raise ValueError("be queues, such as default or mail:4 for four of its jobs at once")
     return queues
@@ -341,7 +346,7 @@ class TasksConfig:
     workers: int = setting(1, "How many jobs of each queue one process runs at once; 0 where others run them.")
     queues: tuple[str, ...] = setting(
         (), "The queues whose jobs run here, each with a number of its own where it has one (mail:4); all by default.",
-        _queues,
+        checked_queues,
     )  # fmt: skip
     lease: float = setting(
         30.0, "How long after its worker was killed a job may be taken by another one, in seconds.", _above_zero

@@ -55,6 +55,8 @@ class Collector:
 
     watches = patient = False
     ping = None  # nobody waits for a sign of life
+    overhead = 0
+    """What keeping an item takes beside its own bytes: without it there is no end of empty ones."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -102,13 +104,13 @@ class Collector:
 
     def _sent(self, data: str | bytes, event: str | None = None, id: str | None = None) -> Sent:  # noqa: A002
         size = utf8_size(data) + utf8_size(event or "") + utf8_size(id or "")
-        if self._size + size > self._limit:
+        if self._size + size + self.overhead > self._limit:
             raise TypedError(
                 f"the stream is larger than {self._limit} bytes, the most that is collected "
                 "(KERYX_MAX_COLLECTED); read it over HTTP or WebSocket, or ask for less",
                 ErrorType.CONNECTION_PAYLOAD_TOO_LARGE,
             )
-        self._size += size
+        self._size += size + self.overhead
         return Sent(data, event, id, size)
 
     # The answer
@@ -188,6 +190,8 @@ class Collector:
 class JsonCollector(Collector):
     """An answer that becomes one JSON value: a stream of events the list of them, a body its text or base64."""
 
+    overhead = len('{"data":"","event":"","id":""},')
+
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._events = bytearray()
@@ -215,4 +219,4 @@ class JsonCollector(Collector):
             return bytes(self.returned)
         if isinstance(self.stream, ByteStream):
             return json.encode(self.text if self.is_text else to_base64(self.body))
-        return b"[" + self._events + b"]"
+        return b"[%b]" % bytes(self._events)

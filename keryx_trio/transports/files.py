@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -51,12 +52,15 @@ class Folder:
             raise ValueError(f"static prefix {prefix!r} must be a path that starts with a slash, without parameters")
         if not Path(directory).is_dir():
             raise NotADirectoryError(f"there is no folder {os.fspath(directory)!r} to serve at {prefix}")
-        # Imported here: most applications serve no files.
-        from starlette.staticfiles import StaticFiles  # noqa: PLC0415
-
         self.prefix = prefix.rstrip("/") + "/"
         self._root = Path(directory).resolve()
-        self._files: StaticFiles = StaticFiles(directory=self._root)
+
+    @cached_property
+    def _files(self) -> StaticFiles:
+        # Imported here: most applications serve no files, and those that do are not always served.
+        from starlette.staticfiles import StaticFiles  # noqa: PLC0415
+
+        return StaticFiles(directory=self._root)
 
     def has(self, path: str) -> bool:
         """Whether a path is in it, whether or not there is a file."""
@@ -90,6 +94,17 @@ class Folder:
         if found is not None and _is_hidden(os.path.relpath(full, self._root)):  # where a link leads
             found = None
         return full, found, is_folder
+
+
+def added(folders: Iterable[Folder], folder: Folder) -> tuple[Folder, ...]:
+    """The folders and one more, the longest prefix first.
+
+    Raises:
+        ValueError: another folder has its prefix.
+    """
+    if any(folder.prefix == other.prefix for other in folders):
+        raise ValueError(f"a folder is served at {folder.prefix} already")
+    return tuple(sorted((*folders, folder), key=lambda each: -len(each.prefix)))
 
 
 def _is_hidden(inside: str) -> bool:

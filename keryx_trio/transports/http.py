@@ -50,19 +50,7 @@ class HttpTransport:
     def __init__(self, app: Keryx) -> None:
         self.app = app
         self.clients = Clients(app)
-        self.folders: list[files.Folder] = []  # the longest prefix first
         self.standard = header_fields.Standard(app.config.security, app.config.cors)
-
-    def add_folder(self, folder: files.Folder) -> None:
-        """Serve its files, where no action answers.
-
-        Raises:
-            ValueError: another folder has its prefix.
-        """
-        if any(folder.prefix == other.prefix for other in self.folders):
-            raise ValueError(f"a folder is served at {folder.prefix} already")
-        self.folders.append(folder)
-        self.folders.sort(key=lambda each: -len(each.prefix))
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -144,7 +132,7 @@ class HttpRequest:
     async def _look_for_a_file(self, path: str) -> None:
         """Answer with a file of a folder, or say that there is nothing."""
         exchange, decoded = self._exchange, unquote(path)
-        folder = next((folder for folder in self._transport.folders if folder.has(decoded)), None)
+        folder = next((folder for folder in self._app.folders if folder.has(decoded)), None)
         file = None if folder is None else await folder.find(decoded, exchange)
         if file is None:
             is_mcp = path.removesuffix("/") == self._app.config.mcp.route

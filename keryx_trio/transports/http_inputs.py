@@ -12,11 +12,11 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import attrs
-import msgspec
 
 from ..errors import ErrorType, TypedError
 from ..uploads import UploadFile
 from ..wire import headers as header_fields
+from ..wire import json
 from ..wire.headers import media_type
 from .exchange import Exchange
 
@@ -89,29 +89,12 @@ def _read_body(kind: str, body: bytes, raw: RawInputs) -> None:
             raise _malformed("the body is JSON but says that it is a form: send `Content-Type: application/json`")
         raw.add_text(_pairs(body, "form"))
     elif kind in ("", "application/json") or kind.endswith("+json"):
-        raw.add_json(_object(body))
+        raw.add_json(json.decode_object(body, "the body"))
     else:
         raise _malformed(
             f"a body of type {kind} gives no inputs: send application/json, application/x-www-form-urlencoded or "
             "multipart/form-data"
         )
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _malformed(f"the body is not valid JSON: {error}") from None
-    except RecursionError:
-        raise _malformed("the body is not valid JSON: it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise _malformed(f"the body must be a JSON object with the inputs, not {_kind(value)}")
-    return value
-
-
-def _kind(value: object) -> str:
-    names = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
 
 
 def _pairs(text: bytes, what: str) -> list[tuple[str, Any]]:

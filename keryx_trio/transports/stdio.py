@@ -109,16 +109,30 @@ def taken_over() -> Iterator[tuple[int, int]]:
     Gives duplicates of the two, for `open_stdio` to close. For everything else 0 is empty, and 1 goes where 2 goes; at
     the end they are what they were.
     """
+    with output_taken_over() as output:
+        kept = os.dup(0)
+        try:
+            empty = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(empty, 0)
+            os.close(empty)
+            yield os.dup(kept), os.dup(output)
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
+
+
+@contextmanager
+def output_taken_over() -> Iterator[int]:
+    """Take the output over alone; gives the descriptor by which it is reached meanwhile.
+
+    For everything else 1 goes where 2 goes; at the end it is what it was.
+    """
     sys.stdout.flush()
-    kept = os.dup(0), os.dup(1)
+    kept = os.dup(1)
     try:
-        empty = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(empty, 0)
-        os.close(empty)
         os.dup2(2, 1)
-        yield os.dup(kept[0]), os.dup(kept[1])
+        yield kept
     finally:
         sys.stdout.flush()
-        for descriptor, original in enumerate(kept):
-            os.dup2(original, descriptor)
-            os.close(original)
+        os.dup2(kept, 1)
+        os.close(kept)

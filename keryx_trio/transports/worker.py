@@ -3,8 +3,8 @@
 Owns: which queues are served here, the call of a job and what becomes of it, and the periods of recurring tasks. Does
 not know: how jobs are kept, leased or delivered (the store does).
 
-Nobody waits for a job while it runs. So in a shutdown it is left alone, streams too, for as long as that lasts; what has
-not ended by then goes back to its queue.
+Nobody waits for a job while it runs. So in a shutdown it is left alone, streams too, for as long as that lasts. What
+has not ended by then goes back to its queue.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import random
 import secrets
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from ..call import Call
+from ..call import LAST_WRITES, Call
 from ..connection import Connection, ConnectionType, Peer
 from ..errors import FIRST_SERVER_ERROR, STATUSES, ErrorType, TypedError
 from ..outbox import Outcome
@@ -31,6 +32,7 @@ from ..store.leasing import OUTAGE_PAUSE, Bell
 from ..tasks import DEFAULT_QUEUE, new_order
 from ..wire import json
 from .collecting import JsonCollector
+from .signals import SIGNALLED, ending_signals, leave_behind
 
 if TYPE_CHECKING:
     from ..action import Action
@@ -67,6 +69,29 @@ class JobReply(JsonCollector):
         await super().error(error, payload)
 
 
+async def run_jobs(app: Keryx) -> int:
+    """Run jobs, and nothing else, until a signal ends that; the status that the process then has."""
+    status = 0
+    with ending_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            async with app:
+                if not app.store.jobs.shared:
+                    app.log.warning("no other process can put jobs here: KERYX_STORE names a store that can be shared")
+                sign = await anext(signals)
+                status = 0 if sign == signal.SIGTERM else SIGNALLED + sign
+                app.log.info("no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name)
+                nursery.start_soon(_end_by, app.shut_down() + LAST_WRITES + 2 * LAST_WORD, signals, status)
+            nursery.cancel_scope.cancel()
+    return status
+
+
+async def _end_by(deadline: float, signals: AsyncIterator[int], status: int) -> None:
+    """End the process at another signal, or where a job does not end though it was cancelled; its lease will."""
+    with trio.move_on_at(deadline):
+        await anext(signals)
+    leave_behind(status)
+
+
 class Workers:
     """Runs the jobs of an application in this process.
 
@@ -97,7 +122,7 @@ class Workers:
         """Run jobs inside the application's life; at its end what a shutdown has left is given back."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._serve)
-            for action in self._app.actions.values():
+            for action in self._app.actions.values() if self._app.serving else ():
                 if action.task is not None and action.task.every is not None:
                     nursery.start_soon(self._recur, action, action.task.every)
             try:

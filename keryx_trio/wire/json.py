@@ -1,4 +1,4 @@
-"""Values to JSON text: cattrs makes them plain, msgspec writes them.
+"""Values to JSON text: cattrs makes them plain, msgspec writes them. And the object of a call's inputs, read.
 
 Owns the one encoder that answers, events and payloads go through. Plain values (what JSON itself has, and the
 dates, UUIDs and Decimals that msgspec writes as text) skip cattrs: an event costs a tenth that way.
@@ -16,6 +16,7 @@ from typing import Any, Final
 import cattrs
 import msgspec
 
+from ..errors import ErrorType, TypedError
 from .text import to_utf8
 
 _converter: Final = cattrs.Converter(use_alias=True)  # a field goes out under the name it came in by
@@ -44,6 +45,34 @@ def encode(value: object) -> bytes:
         # A lone surrogate, or an integer beyond 64 bits: rare, so the slow and exact way may serve.
         plain = msgspec.to_builtins(value, enc_hook=_simplify, str_keys=True)
         return to_utf8(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
+
+
+def decode_object(text: bytes, what: str) -> dict[str, Any]:
+    """The JSON object with the inputs of a call.
+
+    Args:
+        text: its text, in UTF-8.
+        what: where it came from, for the error: "the body".
+
+    Raises:
+        TypedError: CONNECTION_ACTION_PARAM_FORMATTING, for what is no JSON object.
+    """
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _malformed(f"{what} is not valid JSON: {error}") from None
+    except RecursionError:
+        raise _malformed(f"{what} is not valid JSON: it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise _malformed(f"{what} must be a JSON object with the inputs, not {_KINDS.get(type(value), 'null')}")
+    return value
+
+
+_KINDS: Final = {list: "an array", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
+
+
+def _malformed(message: str) -> TypedError:
+    return TypedError(message, ErrorType.CONNECTION_ACTION_PARAM_FORMATTING)
 
 
 def _is_plain(value: object) -> bool:

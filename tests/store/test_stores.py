@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from keryx_trio.config import ConfigError
 from keryx_trio.errors import ErrorType
+from keryx_trio.logs import Log
 from keryx_trio.store import StoreUnavailable, make_store
 from keryx_trio.store.availability import SETTLED, Availability
 from keryx_trio.store.memory import SWEEP_SECONDS, MemoryStore
