@@ -18,6 +18,7 @@ from .errors import ErrorType, TypedError
 from .store.jobs import Order, Record, Status
 from .streaming import call_context
 from .wire import json
+from .wire.text import to_utf8
 
 if TYPE_CHECKING:
     from .action import Action
@@ -132,7 +133,7 @@ async def enqueue(
 
 async def find(app: Keryx, id: str) -> Job:  # noqa: A002
     """See `Keryx.job`."""
-    return Job(app, await _found(app, id))
+    return Job(app, await _found(app, to_utf8(id).decode()))
 
 
 def new_order(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 
 import hypothesis
 import pytest
@@ -11,6 +12,8 @@ import pytest
 # How long an example takes is the machine's matter; the timeout of the run bounds all of them together.
 hypothesis.settings.register_profile("keryx", deadline=None)
 hypothesis.settings.load_profile("keryx")
+
+MEASURED = pytest.StashKey[list[str]]()
 
 NO_SKIP = "KERYX_TESTS_NO_SKIP"
 """Set where everything that the tests need is installed: there a skipped test is a fault of the machine."""
@@ -27,6 +30,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(MEASURED, []):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.line(line)
     reports = _skipped(config)
     if reports:
         terminalreporter.section(f"skipped, although {NO_SKIP} is set", red=True)
@@ -41,3 +48,13 @@ def far_from_an_edge() -> None:
     left = 30 - time.time() % 30
     if left < 5:
         time.sleep(left)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say what was measured: it stands at the end of the run."""
+
+    def say(line: str) -> None:
+        request.config.stash.setdefault(MEASURED, []).append(f"{request.node.name}: {line}")
+
+    return say

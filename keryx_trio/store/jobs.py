@@ -37,7 +37,7 @@ class Order:
     """What is to be done.
 
     Attributes:
-        params: the inputs, as one JSON object.
+        params: the inputs, as one JSON object; nothing once it is done, since there may be secrets in them.
         correlation_id: of the call that ordered it.
         retries: how often it is tried again where it failed for a reason that may pass.
     """

@@ -159,6 +159,8 @@ class MemoryJobs(Leases):
             return False  # pragma: no cover - only where the application was started anew meanwhile
         if verdict.status.is_final:
             job.status, job.outcome, job.since = verdict.status, verdict.outcome, trio.current_time()
+            if job.status is Status.DONE:
+                job.order = attrs.evolve(job.order, params=b"")  # of no more use, and there may be secrets in it
             job.due = job.since + verdict.keep
         else:
             job.failures += verdict.status is Status.DELAYED

@@ -264,7 +264,7 @@ class RedisJobs:
                 await self._patiently(FAIL, [failures], REMEMBERED)
             raise Again(verdict.delay)
         if verdict.status is Status.DONE:
-            packed[2] = ""  # the inputs are of no more use; of what has failed they are
+            packed[2] = ""
         has_failed = verdict.status is Status.FAILED
         settled = _Settled(packed, has_failed, time.time(), number, msgspec.Raw(verdict.outcome or b"null"))
         await self._patiently(

@@ -65,6 +65,10 @@ class _Worker(Worker[None]):
         await self.stopping.wait()
         scope.cancel()
 
+    async def run_consumers(self, receive: Any, *args: Any, **options: Any) -> None:
+        with receive:  # which streaq leaves open, and anyio would warn of
+            await super().run_consumers(receive, *args, **options)
+
 
 def _make(address: Address, queues: list[str], limit: int = 1, lease: float = 60.0) -> _Worker:
     pool = ConnectionPool(

@@ -192,7 +192,6 @@ class SqliteJobs(Leases):
 
         def settle() -> bool:
             with self._store.writing() as (db, now):
-                # The inputs of what is done are of no more use; what has failed may be tried once more.
                 changed = db.execute(
                     "UPDATE job SET status = ?, due = ?, expires = ?, failures = failures + ?, "
                     "outcome = coalesce(?, outcome), params = CASE WHEN ? THEN x'' ELSE params END "

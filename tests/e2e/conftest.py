@@ -22,8 +22,6 @@ HERE = Path(__file__).parent
 LIMIT = 30.0
 """How long a test may take, in seconds."""
 
-MEASURED = pytest.StashKey[list[str]]()
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -82,21 +80,3 @@ def journal() -> Iterator[Journal]:
             logger.removeHandler(handler)
             logger.setLevel(level)
     assert handler.errors_expected or handler.take_errors() == []
-
-
-@pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Say what was measured: it stands at the end of the run."""
-
-    def say(line: str) -> None:
-        request.config.stash.setdefault(MEASURED, []).append(f"{request.node.name}: {line}")
-
-    return say
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(MEASURED, [])
-    if lines:
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.line(line)
