@@ -116,6 +116,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """What takes minutes and proves endurance; no other session runs it."""
+    session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "tests"))
+    session.run("pytest", *(session.posargs or map(str, sorted(Path("tests/soak").glob("soak_*.py")))))
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """The tests again, and the lines and branches that they leave out; too many fail."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "coverage"))

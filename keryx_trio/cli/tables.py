@@ -22,7 +22,7 @@ WIDE: Final = 10_000
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -> Iterator[str]:
-    """The lines of a table whose cells are lists of lines; folded, so that none is longer than the terminal, if need be."""
+    """The lines of a table whose cells are lists of lines; folded, so that none is longer than the terminal."""
     is_seen = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = shutil.get_terminal_size().columns if is_seen else WIDE
     all_rows = [[[title] for title in titles], *rows]

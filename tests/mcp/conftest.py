@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import journal, measured  # noqa: F401 - fixtures
+from tests.e2e.conftest import journal  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)
