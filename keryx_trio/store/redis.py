@@ -15,8 +15,7 @@ second is lost where the machine loses its power.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from ..logs import Log
@@ -83,13 +82,11 @@ class RedisStore:
         self.url = address.shown
         availability = Availability(log, self.url)
         self._connection = RedisConnection(address, availability)
-        self.jobs = RedisJobs(address, self._run, availability)
+        self.jobs = RedisJobs(address, self._run, self._connection.ready, availability)
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    def open(self) -> AbstractAsyncContextManager[None]:
         """See `Store`."""
-        async with self._connection.open(), self.jobs.open():
-            yield
+        return self._connection.open(self.jobs.run)
 
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """See `Store`."""

@@ -16,7 +16,7 @@ known to be away.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -47,6 +47,19 @@ HEARTBEAT: Final = 1.0
 is back though nobody calls."""
 
 
+class Connection(TCPConnection):
+    """A connection of coredis that leaves nothing open where it could not connect, of which anyio would warn."""
+
+    async def run(self, *args: Any, **options: Any) -> None:
+        """Connect, and answer, until the connection is lost."""
+        try:
+            await super().run(*args, **options)
+        finally:
+            for part in vars(self).values():
+                if isinstance(part, (MemoryObjectReceiveStream, MemoryObjectSendStream)):
+                    part.close()
+
+
 class RedisConnection:
     """Asks a server, or says that it is away."""
 
@@ -60,8 +73,11 @@ class RedisConnection:
         self._fault: Exception | None = None
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self, beside: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Keep a connection up. Entered once it is known whether the server is there, after `PATIENCE` at most.
+
+        Args:
+            beside: a task that runs as long, and is of use to callers only while this is open.
 
         Raises:
             ConfigError: the server is there, and will never have us.
@@ -72,6 +88,7 @@ class RedisConnection:
                 self._known = trio.Event()
                 nursery.start_soon(self._keep)
                 nursery.start_soon(self._beat)
+                nursery.start_soon(beside)
                 try:
                     await self._known.wait()
                     self._check()
@@ -126,6 +143,17 @@ class RedisConnection:
             connection.invalidate()
         raise self._availability.failed(_SILENCE)
 
+    async def ready(self) -> None:
+        """Return at once where the server is there, as far as is known.
+
+        Raises:
+            StoreUnavailable: it is away, or does not say in time whether it is there.
+        """
+        with trio.move_on_after(PATIENCE):
+            await self._usable()
+            return
+        raise self._availability.failed(_SILENCE)
+
     async def _usable(self) -> TCPConnection:
         while True:
             while not self._known.is_set():  # it may be another one after each wait
@@ -157,7 +185,7 @@ class RedisConnection:
     async def _live(self) -> Exception | None:
         """One connection, from the attempt to its loss; or why the attempt failed."""
         fault: Exception = TimeoutError(_SILENCE)
-        connection = TCPConnection(
+        connection = Connection(
             TCPLocation(self._address.host, self._address.port),
             db=self._address.database,
             username=self._address.user,
@@ -180,8 +208,6 @@ class RedisConnection:
                 await connection.run(task_status=_Status(up))
             except RedisError as error:
                 fault = error
-            finally:
-                _close_channels(connection)
         # Cancelled while it connects, coredis raises an error of its own. It says nothing about the server.
         await trio.lowlevel.checkpoint_if_cancelled()
         if not was_up:
@@ -215,13 +241,6 @@ async def _probe(connection: BaseConnection) -> None:
     """See whether the server serves: one that still loads its data, or lets us run no scripts, is not there yet."""
     await connection.create_request(b"PING")
     await connection.create_request(b"EVAL", b"return 1", 0)
-
-
-def _close_channels(connection: BaseConnection) -> None:
-    """Close what coredis leaves open where it could not connect, and anyio would warn of, attempt after attempt."""
-    for part in vars(connection).values():
-        if isinstance(part, (MemoryObjectReceiveStream, MemoryObjectSendStream)):
-            part.close()
 
 
 def _reason(error: BaseException) -> str:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -155,47 +154,54 @@ class RedisJobs:
     """Jobs in Redis.
 
     Args:
-        run: runs a script of the store.
+        script: runs a script of the store.
+        ready: raises StoreUnavailable where the store is known to be away.
     """
 
     shared = True
 
-    def __init__(self, address: Address, run: Callable[..., Awaitable[Any]], availability: Availability) -> None:
+    def __init__(
+        self,
+        address: Address,
+        script: Callable[..., Awaitable[Any]],
+        ready: Callable[[], Awaitable[None]],
+        availability: Availability,
+    ) -> None:
         self._address = address
-        self._run = run
+        self._script = script
+        self._ready = ready
         self._availability = availability
         self._publisher = Publisher(address, availability)
         keys = Keys.of(address)
         self._keys = (keys.data, keys.tries, keys.delayed, keys.stream, keys.running)
         self._known: set[str] = set()
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Use them; inside the life of the store's connection."""
-        async with self._publisher.open():
-            yield
+    async def run(self) -> None:
+        """What must run while they are used."""
+        await self._publisher.run()
 
     async def put(self, order: Order, delay: float = 0) -> None:
         """See `Jobs`."""
         if order.queue not in self._known:
-            await self._run(b"redis.call('SADD', KEYS[1], ARGV[1])", [QUEUES], order.queue.encode())
+            await self._script(b"redis.call('SADD', KEYS[1], ARGV[1])", [QUEUES], order.queue.encode())
             self._known.add(order.queue)
+        await self._ready()
         await self._publisher.publish(order.id, _packed(order), order.queue, delay)
 
     async def put_recurring(self, order: Order, every: float) -> float:
         """See `Jobs`."""
         task = f"{order.action}@{every!r}".encode()
-        is_mine, id, until_next = await self._run(  # noqa: A001 - a job's
+        is_mine, id, until_next = await self._script(  # noqa: A001 - a job's
             RESERVE, [RECURRING], task, repr(every).encode(), order.id.encode(), self._keys[0], b"%r" % UNPUBLISHED
         )
         if is_mine:
             await self.put(attrs.evolve(order, id=id.decode()))
-            await self._run(CONFIRM, [RECURRING], task, id)
+            await self._script(CONFIRM, [RECURRING], task, id)
         return float(until_next)
 
     async def find(self, id: str) -> Record | None:  # noqa: A002
         """See `Jobs`."""
-        found = await self._run(FIND, [_key(OUTCOME, id)], *self._keys, id.encode())
+        found = await self._script(FIND, [_key(OUTCOME, id)], *self._keys, id.encode())
         if found[0]:
             return _record(*found)
         return None if found[1] is None else _settled(msgspec.json.decode(found[1], type=_Settled))
@@ -207,20 +213,20 @@ class RedisJobs:
     async def retry(self, id: str) -> bool:  # noqa: A002
         """See `Jobs`."""
         key = _key(OUTCOME, id)
-        kept = await self._run(b"return redis.call('GET', KEYS[1])", [key])
+        kept = await self._script(b"return redis.call('GET', KEYS[1])", [key])
         settled = kept and msgspec.json.decode(kept, type=_Settled)
         if not settled or not settled.failed:
             return False
         # What has failed is kept until it is settled anew: if this process dies here, it can be retried once more.
         marked = msgspec.json.encode(msgspec.structs.replace(settled, retried=True))
-        await self._run(b"redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')", [key], marked)
+        await self._script(b"redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')", [key], marked)
         await self.put(_order(settled.order))
-        await self._run(b"redis.call('ZREM', KEYS[1], ARGV[1])", [FAILED], id.encode())
+        await self._script(b"redis.call('ZREM', KEYS[1], ARGV[1])", [FAILED], id.encode())
         return True
 
     async def overview(self, limit: int) -> Overview:
         """See `Jobs`."""
-        seconds, microseconds, counted, jobs, failed = await self._run(
+        seconds, microseconds, counted, jobs, failed = await self._script(
             OVERVIEW, [QUEUES, FAILED], *self._keys, OUTCOME, limit
         )
         kinds = (Status.QUEUED, Status.DELAYED, Status.RUNNING)
@@ -237,7 +243,7 @@ class RedisJobs:
 
     async def queues(self) -> set[str]:
         """See `Jobs`."""
-        return {name.decode() for name in await self._run(b"return redis.call('SMEMBERS', KEYS[1])", [QUEUES])}
+        return {name.decode() for name in await self._script(b"return redis.call('SMEMBERS', KEYS[1])", [QUEUES])}
 
     # A worker's part
 
@@ -276,7 +282,7 @@ class RedisJobs:
         """Run a script once the store is there; it ends with the application at the latest."""
         while True:
             try:
-                return await self._run(script, keys, *arguments)
+                return await self._script(script, keys, *arguments)
             except StoreUnavailable:
                 await trio.sleep(OUTAGE_PAUSE)
 

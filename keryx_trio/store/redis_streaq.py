@@ -11,8 +11,8 @@ Streaq's worker stops by signals, of which it knows two; here it is told by an e
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -21,12 +21,16 @@ import msgspec
 import trio
 from coredis import ConnectionPool
 from coredis.connection import TCPLocation
+from coredis.exceptions import ConnectionError  # noqa: A004 - coredis has one of its own
+from coredis.retry import ConstantRetryPolicy
 from streaq import StreaqRetry, Worker
 
-from ..errors import unwrap
+from ..errors import text_of, unwrap
+from . import StoreUnavailable
 from .availability import PATIENCE, Availability
 from .leasing import LAST_WORD
 from .redis_address import Address
+from .redis_connection import Connection
 
 NAME: Final = "keryx"
 """Of all queues together, as streaq has it; each of them is a priority to it."""
@@ -71,23 +75,27 @@ class _Worker(Worker[None]):
 
 
 def _make(address: Address, queues: list[str], limit: int = 1, lease: float = 60.0) -> _Worker:
+    idle = lease / _PER_LEASE
     pool = ConnectionPool(
+        connection_class=Connection,
         location=TCPLocation(address.host, address.port),
         db=address.database,
         username=address.user,
         password=address.password,
         ssl_context=address.tls,
         decode_responses=True,
+        stream_timeout=idle + PATIENCE,  # it asks for news with as much patience; a link that died would give none
     )
     worker = _Worker(
         redis_pool=pool,
+        redis_kwargs={"retry_policy": ConstantRetryPolicy((ConnectionError,), retries=2, delay=0)},
         queue_name=NAME,
         priorities=queues,
         concurrency=limit,
         serializer=_encoder.encode,
         deserializer=msgspec.json.decode,
         handle_signals=False,
-        idle_timeout=lease / _PER_LEASE,
+        idle_timeout=idle,
         anyio_backend="trio",
     )
     worker.prefetch = limit  # what waits here would be late for another worker
@@ -118,14 +126,9 @@ class _Letter:
     value: Any
     queue: str
     delay: float
-    done: trio.Event = attrs.field(factory=trio.Event)
+    wanted: bool = True
     fault: Exception | None = None
-
-    def fail(self, error: Exception) -> None:
-        """Tell who waits, where it still does."""
-        if not self.done.is_set():
-            self.fault = error
-            self.done.set()
+    done: trio.Event = attrs.field(factory=trio.Event)
 
 
 class Publisher:
@@ -134,21 +137,16 @@ class Publisher:
     def __init__(self, address: Address, availability: Availability) -> None:
         self._address = address
         self._availability = availability
-        self._send: trio.MemorySendChannel[_Letter] | None = None
+        self._letters: trio.MemorySendChannel[_Letter] | None = None
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Publish, inside."""
-        send, receive = trio.open_memory_channel[_Letter](BACKLOG)
-        async with trio.open_nursery() as nursery:
-            with send, receive:
-                self._send = send
-                nursery.start_soon(self._serve, receive)
-                try:
-                    yield
-                finally:
-                    self._send = None
-                    nursery.cancel_scope.cancel()
+    async def run(self) -> None:
+        """Publish, for ever."""
+        self._letters, letters = trio.open_memory_channel[_Letter](BACKLOG)
+        try:
+            with self._letters, letters:
+                await self._serve(letters)
+        finally:
+            self._letters = None
 
     async def publish(self, id: str, value: Any, queue: str, delay: float) -> None:  # noqa: A002
         """Put one; nothing happens where one of that id is under way.
@@ -158,42 +156,50 @@ class Publisher:
         """
         letter = _Letter(id, value, queue, delay)
         with trio.move_on_after(PATIENCE):
-            if self._send is None:
-                raise self._availability.failed("it is closed")
-            await self._send.send(letter)
-            await letter.done.wait()
+            if self._letters is None:
+                raise StoreUnavailable
+            try:
+                await self._letters.send(letter)
+                await letter.done.wait()
+            finally:
+                letter.wanted = False
             if letter.fault is not None:
-                raise self._availability.failed(str(unwrap(letter.fault))) from letter.fault
+                raise self._availability.failed(text_of(unwrap(letter.fault))) from letter.fault
             return
         raise self._availability.failed(f"no answer in {PATIENCE:g} seconds")
 
     async def _serve(self, letters: trio.MemoryReceiveChannel[_Letter]) -> None:
+        """Publish all that is there at once, with one client for as long as it works."""
         async for letter in letters:
+            waiting = [letter]
             try:
-                with trio.fail_after(PATIENCE) as scope:
+                with trio.fail_after(PATIENCE) as patience:
                     async with _make(self._address, []) as client:
-                        await self._publish(client, letter)
-                        scope.deadline = math.inf
-                        await self._serve_with(client, letters)
+                        while True:
+                            await self._publish(client, waiting)
+                            patience.deadline = math.inf
+                            waiting = [await letters.receive()]
+                            patience.deadline = trio.current_time() + PATIENCE
+                            with suppress(trio.WouldBlock):
+                                while True:
+                                    waiting.append(letters.receive_nowait())
             except Exception as error:  # noqa: BLE001 - whatever it was: who waits is told, and the client is a new one
-                letter.fail(error)
-
-    async def _serve_with(self, client: _Worker, letters: trio.MemoryReceiveChannel[_Letter]) -> None:
-        """Publish with a client that works, until it does not."""
-        async for letter in letters:
-            try:
-                with trio.fail_after(PATIENCE):
-                    await self._publish(client, letter)
-            except Exception as error:
-                letter.fail(error)
-                raise
+                for each in waiting:
+                    each.fault = error
+                    each.done.set()
 
     @staticmethod
-    async def _publish(client: _Worker, letter: _Letter) -> None:
-        task = client.enqueue_unsafe(TASK, letter.value)
-        task.id = letter.id
-        await task.start(delay=timedelta(seconds=letter.delay) if letter.delay else None, priority=letter.queue)
-        letter.done.set()
+    async def _publish(client: _Worker, letters: list[_Letter]) -> None:
+        tasks = []
+        for letter in letters:
+            if letter.wanted:  # else whoever sent it has left
+                task = client.enqueue_unsafe(TASK, letter.value)
+                task.id = letter.id
+                delay = timedelta(seconds=letter.delay) if letter.delay else None
+                tasks.append(task.start(delay=delay, priority=letter.queue))
+        await client.enqueue_many(tasks)
+        for letter in letters:
+            letter.done.set()
 
 
 async def run_worker(

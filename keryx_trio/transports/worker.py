@@ -77,6 +77,7 @@ async def run_jobs(app: Keryx) -> int:
             async with app:
                 if not app.store.jobs.shared:
                     app.log.warning("no other process can put jobs here: KERYX_STORE names a store that can be shared")
+                app.log.info("jobs run here", **({} if app.workers is None else app.workers.describe()))
                 sign = await anext(signals)
                 status = 0 if sign == signal.SIGTERM else SIGNALLED + sign
                 app.log.info("no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name)
@@ -130,6 +131,12 @@ class Workers:
             finally:
                 nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD
 
+    def describe(self) -> dict[str, str]:
+        """What the log says of it: the queues, and how many of their jobs run at once."""
+        named = [f"{queue}:{limit}" for queue, limit in self._queues.items()]
+        others = [f"{'all others' if named else 'all'}:{self._others}"] if self._others else []
+        return {"queues": ", ".join(named + others)}
+
     def notice(self, queue: str) -> None:
         """A job was put into that queue, which may be a new one."""
         if queue not in self._served:
@@ -145,7 +152,6 @@ class Workers:
                 for queue, limit in sorted((await self._known()).items()):
                     if limit and queue not in self._served:
                         self._served.add(queue)
-                        self._app.log.debug("jobs run here", queue=queue, at_once=limit)
                         serve = partial(jobs.serve, queue, limit, self._attempt, lease=lease, stopping=stopping)
                         nursery.start_soon(serve)
                 await self._bell.wait(NEW_QUEUES_EVERY if jobs.shared else math.inf)

@@ -20,8 +20,9 @@ import trio
 from mcp.client.client import Client
 from trio_websocket import open_websocket_url
 
-from keryx_trio import Keryx
+from keryx_trio import Job, Keryx, TypedError
 from keryx_trio.testing import EventReader, open_client
+from keryx_trio.wire.json import encode
 from tests.e2e.raw import open_raw
 from tests.e2e.serving import serve
 
@@ -78,11 +79,13 @@ class Driver:
         open: serves an application and opens a door to it; at the end nothing of it may be left.
         names: whether events come with their names and ids.
         collects: whether all of a stream is kept until its end, so that no reader of it can be slow.
+        background: whether nobody watches a call while it runs, so that nobody can leave it, and a stop gives it back.
     """
 
     open: Callable[[Keryx], AbstractAsyncContextManager[Door]]
     names: bool = True
     collects: bool = False
+    background: bool = False
 
     def seen(self, *items: Item) -> list[Item]:
         """What a client sees of events."""
@@ -375,11 +378,57 @@ def mcp(mode: str) -> Callable[[Keryx], AbstractAsyncContextManager[Door]]:
     return open_door
 
 
+# Jobs
+
+
+class _JobCall:
+    """A job, once it is in the store; or why it is not."""
+
+    def __init__(self, app: Keryx, job: Job | TypedError) -> None:
+        self._app, self._job = app, job
+
+    async def item(self) -> Item:
+        raise NotImplementedError("nobody watches a job")
+
+    async def outcome(self) -> Outcome:
+        job = self._job
+        try:
+            if isinstance(job, TypedError):
+                raise job
+            value = await job.result()
+        except TypedError as error:
+            return Outcome(error={"timestamp": error.timestamp, **json.loads(encode(error.payload()))})
+        returns = str(self._app.actions[job.action].function.__annotations__.get("return"))
+        if "Streaming" not in returns:
+            return Outcome(value)
+        if isinstance(value, str):
+            return Outcome(items=[Item(base64.b64decode(value) if "text" not in returns else value)])
+        return Outcome(items=[_item(streaming=True, chunk=each.pop("data"), **each) for each in value])
+
+
+@asynccontextmanager
+async def tasks(app: Keryx) -> AsyncIterator[Door]:
+    """An application that enqueues what it runs."""
+
+    class Orders:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            try:
+                job: Job | TypedError = await app.enqueue(name, params)
+            except TypedError as error:
+                job = error
+            yield _JobCall(app, job)
+
+    async with app:
+        yield Orders()
+
+
 DRIVERS: Final[dict[str, Driver]] = {
     "http": Driver(http),
     "http-in-memory": Driver(memory),
     "websocket": Driver(websocket),
     "websocket-in-memory": Driver(memory_websocket),
+    "tasks": Driver(tasks, collects=True, background=True),
     "mcp": Driver(mcp("legacy"), names=False, collects=True),
     "mcp-2026": Driver(mcp("2026-07-28"), names=False, collects=True),
 }
