@@ -20,8 +20,11 @@ import trio
 from mcp.client.client import Client
 from trio_websocket import open_websocket_url
 
-from keryx_trio import Keryx
+from keryx_trio import ByteStream, Keryx, TypedError
 from keryx_trio.testing import EventReader, open_client
+from keryx_trio.transports.collecting import Sent
+from keryx_trio.transports.shell import ShellReply, find_action, leave, make_call, run_call
+from keryx_trio.wire.json import encode
 from tests.e2e.raw import open_raw
 from tests.e2e.serving import serve
 
@@ -375,11 +378,114 @@ def mcp(mode: str) -> Callable[[Keryx], AbstractAsyncContextManager[Door]]:
     return open_door
 
 
+# The shell
+
+
+@attrs.frozen
+class _Sink:
+    write: Callable[[bytes], Awaitable[None]]
+
+    async def left(self) -> None:
+        await trio.sleep_forever()
+
+
+class _Watched(ShellReply):
+    """The reply of the shell's calls, and a look at what it collects; a reader of bytes takes them one by one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(_Sink(self._print), limit)
+        self._send, self._seen = trio.open_memory_channel[Item](math.inf)
+        self._taken = trio.Event()
+        self.output = b""
+
+    async def _print(self, data: bytes) -> None:
+        if not isinstance(self.stream, ByteStream):
+            self.output += data
+            return
+        self._send.send_nowait(Item(data))
+        self._taken = trio.Event()
+        await self._taken.wait()
+
+    async def write(self, items: list[Sent]) -> None:
+        await super().write(items)
+        if not isinstance(self.stream, ByteStream):
+            for item in items:
+                text = item.data.decode() if isinstance(item.data, bytes) else item.data
+                self._send.send_nowait(Item(text, item.event, item.id))
+
+    async def value(self, value: Any) -> None:
+        await super().value(value)
+        self._send.close()
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
+        await super().error(error, payload)
+        self._send.close()
+
+    async def end(self, end: Any, payload: Any, data: Any) -> None:
+        await super().end(end, payload, data)
+        self._send.close()
+
+    async def item(self) -> Item:
+        try:
+            item = await self._seen.receive()
+        except trio.EndOfChannel:
+            raise EOFError from None
+        self._taken.set()
+        return item
+
+    async def outcome(self) -> Outcome:
+        items = []
+        with suppress(EOFError):
+            while True:
+                items.append(await self.item())
+        error = None if self.failed is None else json.loads(encode(self.failed))
+        if not self.output:
+            return Outcome(items=items, error=error)
+        assert error is None
+        assert self.output.endswith(b"}\n")
+        assert self.output.count(b"\n") == 1
+        [(key, value)] = json.loads(self.output).items()
+        assert key == "response"
+        if self.stream is None:
+            return Outcome(value)
+        told = [_item(streaming=True, chunk=each.pop("data"), **each) for each in value]
+        assert told[len(told) - len(items) :] == items
+        return Outcome(items=items)
+
+
+@asynccontextmanager
+async def shell(app: Keryx) -> AsyncIterator[Door]:
+    """What the command `run` does between its command line and the descriptors of the process."""
+
+    class User:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            reply = _Watched(app.config.max_collected)
+            try:
+                action = find_action(app, name)
+            except TypedError as error:
+                await reply.error(error, error.payload())
+                yield reply
+                return
+            call = make_call(app, action, reply, params or {})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_call, call)
+                try:
+                    yield reply
+                finally:
+                    leave(call)
+
+    app.serving = False
+    async with app:
+        yield User()
+
+
 DRIVERS: Final[dict[str, Driver]] = {
     "http": Driver(http),
     "http-in-memory": Driver(memory),
     "websocket": Driver(websocket),
     "websocket-in-memory": Driver(memory_websocket),
+    "shell": Driver(shell),
     "mcp": Driver(mcp("legacy"), names=False, collects=True),
     "mcp-2026": Driver(mcp("2026-07-28"), names=False, collects=True),
 }
