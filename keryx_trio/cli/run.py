@@ -1,8 +1,8 @@
 """`keryx-trio run`: one call, whose answer goes to the output.
 
-Owns: the command line of a call. An application's actions are its commands, and their inputs the options: what there is
-is known once the application has been imported. Does not know: how the call lives (`transports.shell`), or what an input
-may be.
+Owns: the command line of a call. An application's actions are its commands, and their inputs the options: what there
+is, is known once the application has been imported. Does not know: how the call lives (`transports.shell`), or what an
+input may be.
 
 Nothing but the answer goes to the output. A failure's last words, `{"error": ...}`, are the last line of stderr.
 """
@@ -65,7 +65,7 @@ class CallFailed(click.ClickException):
     def __init__(self, payload: dict[str, Any], status: int = 1) -> None:
         super().__init__(str(payload["message"]))
         self.payload = payload
-        self.exit_code = status
+        self.exit_code = status  # type: ignore[misc] - which click reads from the instance
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's own signature
         """Print the error, below all else."""

@@ -1,7 +1,7 @@
 """The shell: one call in a process of its own, whose answer goes to standard output.
 
-Owns: the form of an answer there, the bounds of the application's life around the call, and what ends it early: a signal,
-or a reader that has left the pipe. Does not know: how the inputs were read, or how anything looks to a person.
+Owns: the form of an answer there, the application's life around the call, and what ends it early: a signal, or a reader
+that has left the pipe. Does not know: how the inputs were read, or how anything looks to a person.
 
 A signal is the caller leaving. The call is cancelled inside what it awaits, then the application's lifespan is left, in
 order. What does not end within `config.drain_timeout` is named in the log, and left behind with the process; so is
@@ -233,7 +233,7 @@ async def run(
         try:
             with stop.start:
                 async with app:
-                    stop.has_started = True  # from now on the lifespan ends as it does at any stop, not by a cancellation
+                    stop.has_started = True
                     call = make_call(app, action, reply, raw, text)
                     # Outside of the application's life, which a call that does not end must not hold open.
                     nursery.start_soon(run_call, call, ended, over)
@@ -286,7 +286,8 @@ class Interruption:
         came: set by the first.
 
     Attributes:
-        start: the scope of the application's start, which the first one cancels unless it `has_started`.
+        start: the scope of the application's start, which the first one cancels.
+        has_started: whether that is over: from then on the lifespan ends as at any stop, and not by a cancellation.
         status: what the command ends with because of it; 0 while there is none.
     """
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from keryx_trio.cli.actions import NARROWEST, table
 from tests.cli.conftest import APP, Run
 from tests.e2e.serving import ROOT
 
@@ -42,19 +37,3 @@ def test_an_application_without_actions_says_so(keryx: Callable[..., Run], tmp_p
 
 def test_a_wrong_application_is_wrong_usage(keryx: Callable[..., Run]):
     assert keryx("actions", "nowhere:app").status == 2
-
-
-CELLS = st.lists(st.text("abc /:", max_size=60), min_size=1, max_size=3)
-
-
-@given(st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), max_size=5), st.integers(sum(NARROWEST) + 6, 200))
-def test_no_line_is_longer_than_the_width(rows, width):
-    assert max(map(len, table(rows, width))) <= width
-
-
-@pytest.mark.parametrize("width", [10, 10_000])
-def test_a_table_says_all_whatever_the_width(width):
-    rows = [(["name"], ["one place", "another"], ["x y"], ["words and more words"])]
-    said = " ".join(" ".join(table(rows, width)).split())
-    for word in "name one place another x y words and more".split():
-        assert word in said

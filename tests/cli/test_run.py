@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -71,7 +70,9 @@ def test_an_error_is_the_last_line_of_stderr_below_all_that_is_printed(keryx: Ca
 
 def test_an_unknown_exception_is_told_in_general_words(call: Call):
     assert "private" not in call("fail", "--kind", "other").err
-    assert "LookupError: the details are private" in call("fail", "--kind", "other", KERYX_DEBUG="true").error["message"]
+    assert (
+        "LookupError: the details are private" in call("fail", "--kind", "other", KERYX_DEBUG="true").error["message"]
+    )
 
 
 def test_a_stream_that_fails_is_an_error_and_nothing_of_it_is_told(call: Call):
@@ -201,7 +202,7 @@ def test_an_output_that_takes_nothing_more_is_an_error(notes: Path):
 def test_options_are_the_inputs_as_text(call: Call):
     options = (
         "--text=é --number 3 --ratio 0.5 --colour green --order desc --when 2026-01-31T12:00:00Z --tags a --tags b "
-        "--pairs -5 --no-dry-run --sure --counts {\"a\":1} --id-or-name 5"
+        '--pairs -5 --no-dry-run --sure --counts {"a":1} --id-or-name 5'
     )  # fmt: skip
     assert call("echo", *options.split(), "--address", '{"zip": "123", "street": "X"}').response == {
         "text": "é", "number": 3, "ratio": 0.5, "colour": "green", "order": "desc", "when": "2026-01-31T12:00:00Z",
@@ -229,7 +230,9 @@ def test_json_gives_the_inputs_uncoerced_and_options_win(call: Call, tmp_path: P
     assert error["errors"] == [{"key": "number", "message": "expected an integer, got a string"}]
 
 
-@pytest.mark.parametrize(("given", "said"), [(b"{", "not valid JSON"), (b"[1]", "must be a JSON object"), (b"\xff", "")])
+@pytest.mark.parametrize(
+    ("given", "said"), [(b"{", "not valid JSON"), (b"[1]", "must be a JSON object"), (b"\xff", "")]
+)
 def test_json_that_is_none_is_an_error(call: Call, given: bytes, said: str):
     error = call("echo", "--json", "-", stdin=given).error
     assert error["type"] == "CONNECTION_ACTION_PARAM_FORMATTING"
@@ -239,7 +242,9 @@ def test_json_that_is_none_is_an_error(call: Call, given: bytes, said: str):
 def test_a_file_is_opened_read_and_closed(call: Call, tmp_path: Path):
     (tmp_path / "a.csv").write_text("a,b")
     (tmp_path / "b").write_text("more")
-    said = call("upload", "--file", str(tmp_path / "a.csv"), "--more", str(tmp_path / "b"), "--more", "/dev/null").response
+    said = call(
+        "upload", "--file", str(tmp_path / "a.csv"), "--more", str(tmp_path / "b"), "--more", "/dev/null"
+    ).response
     assert said == ["a.csv", "text/csv", 3, "a,b", 0, ["b", "more"], ["null", ""]]
 
 
@@ -374,9 +379,13 @@ def test_a_call_imports_nothing_that_it_does_not_need(tmp_path: Path):
         "transports.collecting", "transports.exchange", "transports.files", "transports.patience", "transports.shell",
         "transports.stdio",
     }  # fmt: skip
-    assert not {name for name in ours if name.startswith(("server", "testing", "openapi", "store.redis", "store.sqlite"))}
+    assert not {
+        name for name in ours if name.startswith(("server", "testing", "openapi", "store.redis", "store.sqlite"))
+    }
 
 
 def test_it_runs_as_a_module_and_says_its_version():
-    shown = subprocess.run(command("keryx_trio", "--version"), capture_output=True, text=True, check=True, timeout=LIMIT)
+    shown = subprocess.run(
+        command("keryx_trio", "--version"), capture_output=True, text=True, check=True, timeout=LIMIT
+    )
     assert shown.stdout.startswith("keryx-trio 0.")

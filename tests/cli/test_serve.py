@@ -33,7 +33,9 @@ async def it() -> list[object]:
 
 
 @contextmanager
-def served(folder: Path, *options: str, app: str = "plain:app", wait: int = 1) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(
+    folder: Path, *options: str, app: str = "plain:app", wait: int = 1
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Its address, once so many workers run there."""
     process = subprocess.Popen(
         command("keryx_trio", "serve", app, "--bind", "127.0.0.1:0", *options), cwd=folder,

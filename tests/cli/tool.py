@@ -71,7 +71,7 @@ class Address:
 
 
 @app.action("echo", web=Web("/echo", method=("GET", "POST")))
-async def echo(
+async def echo(  # noqa: PLR0917 - inputs of all sorts
     text: Annotated[str, Meta(min_length=1, max_length=40, description="What to say")],
     number: Annotated[int, Meta(ge=0, le=9)] = 7,
     ratio: Annotated[float | None, Meta(gt=0)] = None,
@@ -98,7 +98,7 @@ async def none() -> None:
     """Nothing."""
     print("printed in an action")
     os.write(1, b"written to descriptor 1\n")
-    subprocess.run(["echo", "from a child"], check=True)  # noqa: ASYNC221 - it is short
+    subprocess.run(["echo", "from a child"], check=True)
 
 
 @app.action("who")
@@ -206,7 +206,9 @@ async def upload(file: UploadFile, more: list[UploadFile] = [], size: int = 0) -
 
 
 @app.action("collide")
-async def collide(follow: int, json: str, help: bool, q: str = "", no_quiet: bool = False, quiet: bool = False) -> list:
+async def collide(  # noqa: PLR0917 - as above
+    follow: int, json: str, help: bool, q: str = "", no_quiet: bool = False, quiet: bool = False
+) -> list[object]:
     """Have inputs that are called as options are."""
     return [follow, json, help, q, no_quiet, quiet]
 
