@@ -65,7 +65,7 @@ class CallFailed(click.ClickException):
     def __init__(self, payload: dict[str, Any], status: int = 1) -> None:
         super().__init__(str(payload["message"]))
         self.payload = payload
-        self.exit_code = status  # type: ignore[misc] - which click reads from the instance
+        self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's own signature
         """Print the error, below all else."""

@@ -19,7 +19,8 @@ def test_every_action_has_a_row_with_where_it_is_and_what_it_takes(keryx: Callab
     assert rows["bytes"].startswith("GET /api/bytes, application/octet-stream, tool bytes size [piece] [fails]")
     assert rows["two:bytes"] == "tool two-bytes Two bytes, and then silence."
     assert rows["login"] == "name password Log in."
-    assert rows["upload"] == "tool upload, queue files, every 60 s file [more] [size] Take files."
+    assert rows["who"] == "tool who, queue default, every 3600 s Action who"
+    assert rows["upload"] == "tool upload, queue files file [more] [size] Take files."
 
 
 def test_the_columns_are_aligned_and_fit_the_terminal(keryx: Callable[..., Run]):

@@ -101,7 +101,7 @@ async def none() -> None:
     subprocess.run(["echo", "from a child"], check=True)
 
 
-@app.action("who")
+@app.action("who", task=Task(every=3600))
 async def who(connection: Connection) -> list[str]:
     return [connection.type.value, connection.identifier, *(["known"] if connection.session.data else [])]
 
@@ -197,7 +197,7 @@ async def login(name: str, password: Annotated[str, SECRET, Meta(min_length=3)])
     return f"{name} has a password of {len(password)} characters"
 
 
-@app.action("upload", task=Task(queue="files", every=60))
+@app.action("upload", task=Task(queue="files"))
 async def upload(file: UploadFile, more: list[UploadFile] = [], size: int = 0) -> list[object]:  # noqa: B006
     """Take files."""
     assert not file.file.closed
