@@ -190,6 +190,11 @@ class Action(Generic[P, R]):
         return f"<Action {self.name}>"
 
     @property
+    def summary(self) -> str:
+        """The first line of its description."""
+        return self.description.partition("\n")[0]
+
+    @property
     def tool_name(self) -> str:
         """Its name among the tools of an agent."""
         return self.name.replace(":", "-")

@@ -20,10 +20,10 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypedDict, Unpack
+from typing import Final, Literal, TypedDict, Unpack
 
 from .config import LogConfig
 from .errors import text_of
@@ -241,23 +241,31 @@ def configured(config: LogConfig) -> Iterator[None]:
         logger.propagate = before[1]
 
 
-def _handler(config: LogConfig) -> logging.Handler:
-    from structlog.stdlib import ProcessorFormatter  # noqa: PLC0415 - not needed where the application has its own
+class _Formatter(logging.Formatter):
+    """Shows a record as `render` does, which has all that there is to show."""
 
+    def __init__(self, render: Callable[[logging.LogRecord], str]) -> None:
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._render(record)
+
+
+def _handler(config: LogConfig) -> logging.Handler:
     handler = logging.StreamHandler()
     # A daemon may have no stderr at all.
     colours = sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     render = _as_json if config.format == "json" else _as_coloured_text if colours else _as_text
-    handler.setFormatter(ProcessorFormatter(processors=[render]))
+    handler.setFormatter(_Formatter(render))
     return handler
 
 
-def _as_json(_logger: object, _method: str, event: Mapping[str, Any]) -> str:
-    record: logging.LogRecord = event["_record"]
+def _as_json(record: logging.LogRecord) -> str:
     own = {
         "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
-        "message": getattr(record, "keryx_message", event["event"]),
+        "message": getattr(record, "keryx_message", None) or record.getMessage(),
         "pid": record.process,
     }
     trace = getattr(record, "keryx_traceback", None)
@@ -265,16 +273,15 @@ def _as_json(_logger: object, _method: str, event: Mapping[str, Any]) -> str:
     return json.dumps({**own, **{key: value for key, value in fields.items() if key not in own}}, default=str)
 
 
-def _as_text(_logger: object, _method: str, event: Mapping[str, Any], colour: str = "{}") -> str:
-    record: logging.LogRecord = event["_record"]
+def _as_text(record: logging.LogRecord, colour: str = "{}") -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
-    line = f"{when} [{colour.format(record.levelname.lower())}] {event['event']}"
+    line = f"{when} [{colour.format(record.levelname.lower())}] {record.getMessage()}"
     trace = getattr(record, "keryx_traceback", None)
     return f"{line}\n{_indented(trace)}" if trace else line
 
 
-def _as_coloured_text(logger: object, method: str, event: Mapping[str, Any]) -> str:
-    return _as_text(logger, method, event, f"\x1b[{_COLOURS.get(method, '0')}m{{}}\x1b[0m")
+def _as_coloured_text(record: logging.LogRecord) -> str:
+    return _as_text(record, f"\x1b[{_COLOURS.get(record.levelname.lower(), '0')}m{{}}\x1b[0m")
 
 
 def _line(message: str, fields: Mapping[str, object]) -> str:

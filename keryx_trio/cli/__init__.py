@@ -54,4 +54,7 @@ class Commands(click.Group):
 )
 @click.version_option(__version__, prog_name="keryx-trio", message="%(prog)s %(version)s")
 def main() -> None:
-    """Run an application of keryx_trio. APP is module:attribute, such as examples.chat:app, found from the current folder."""
+    """Run an application of keryx_trio.
+
+    APP is module:attribute, such as examples.chat:app, found from the current folder.
+    """

@@ -39,7 +39,7 @@ def actions(app: str) -> None:
         click.echo(f"{app} has no actions", err=True)
         return
     rows = [
-        (each.name, [*_places(each, found.config.api_route)], [_inputs(each)], [_first_line(each)])
+        (each.name, [*_places(each, found.config.api_route)], [_inputs(each)], [each.summary])
         for each in found.actions.values()
     ]
     for line in table(TITLES, [([name], *cells) for name, *cells in rows]):
@@ -65,7 +65,3 @@ def _places(action: Action[..., Any], api_route: str) -> Iterator[str]:
 def _inputs(action: Action[..., Any]) -> str:
     names = {each.name: each.required for each in action.inputs.parameters}
     return " ".join(name if required else f"[{name}]" for name, required in names.items())
-
-
-def _first_line(action: Action[..., Any]) -> str:
-    return action.description.partition("\n")[0]

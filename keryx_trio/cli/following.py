@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -32,6 +31,7 @@ class Follower:
     """Shows events one by one: its name, and what it carries; JSON on one line, if that has room, else on several.
 
     Args:
+        is_watched: whether it is a terminal that shows them.
         colours: whether names stand out.
         width: of a line.
 
@@ -39,6 +39,7 @@ class Follower:
         shown: how many events there were.
     """
 
+    is_watched: bool = False
     colours: bool = False
     width: int = 100
     shown: int = 0
@@ -47,9 +48,9 @@ class Follower:
     @classmethod
     def on(cls, descriptor: int) -> Follower:
         """For what the descriptor is: colours are for terminals alone."""
-        return cls(
-            os.isatty(descriptor) and not os.environ.get("NO_COLOR"), shutil.get_terminal_size((100, 24)).columns
-        )
+        is_watched = os.isatty(descriptor)
+        width = os.get_terminal_size(descriptor).columns if is_watched else 0
+        return cls(is_watched, is_watched and not os.environ.get("NO_COLOR"), width or 100)
 
     def show(self, item: Sent) -> bytes:
         """The lines of an event."""

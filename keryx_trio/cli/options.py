@@ -35,8 +35,8 @@ SECRETS_FROM: Final = "KERYX_INPUT_"
 
 STDIN: Final = "-"
 
-SECRETS: Final = f"""A required secret that is not given is asked for, where the input is a terminal. Give it in its file,
-or in the variable {SECRETS_FROM}NAME: who is on this machine can see the options of a command while it runs."""
+SECRETS: Final = f"""A required secret that is not given is asked for, where the input is a terminal. Give it in its
+file, or in the variable {SECRETS_FROM}NAME: who is on this machine can see the options of a command while it runs."""
 
 
 class InputOption(click.Option):
@@ -163,7 +163,7 @@ def _secret_in(path: str, option: InputOption) -> str:
 def _file(path: str, stack: ExitStack) -> UploadFile | Fault:
     """The file, opened but not read; or what is wrong with it, which is told among all faults."""
     try:
-        file: BinaryIO = stack.enter_context(Path(path).open("rb"))
+        file: BinaryIO = stack.enter_context(Path(path).open("rb"))  # noqa: SIM115 - which closes it
         size = os.fstat(file.fileno()).st_size
     except (OSError, ValueError) as error:
         return Fault(f"cannot open {path}: {_why(error)}", path)

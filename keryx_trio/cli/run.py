@@ -1,8 +1,8 @@
 """`keryx-trio run`: one call, whose answer goes to the output.
 
-Owns: the command line of a call. An application's actions are its commands, and their inputs the options: what there is
-is known once the application has been imported. Does not know: how the call lives (`transports.shell`), or what an input
-may be.
+Owns: the command line of a call. An application's actions are its commands, and their inputs the options: what there
+is, is known once the application has been imported. Does not know: how the call lives (`transports.shell`), or what an
+input may be.
 
 Nothing but the answer goes to the output. A failure's last words, `{"error": ...}`, are the last line of stderr.
 """
@@ -65,7 +65,7 @@ class CallFailed(click.ClickException):
     def __init__(self, payload: dict[str, Any], status: int = 1) -> None:
         super().__init__(str(payload["message"]))
         self.payload = payload
-        self.exit_code = status
+        self.exit_code = status  # type: ignore[misc]  # click reads it from the instance
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002 - click's own signature
         """Print the error, below all else."""
@@ -129,7 +129,7 @@ class Actions(click.Group):
         super().__init__(
             name,
             params=own_options(),
-            subcommand_metavar="ACTION [--INPUT VALUE]...",
+            subcommand_metavar="ACTION [INPUTS]...",
             help="Call an action of this application. ACTION --help shows its inputs.",
         )
         self._app = app
@@ -142,6 +142,11 @@ class Actions(click.Group):
         """The call of the action of that name."""
         action = self._app.actions.get(cmd_name)
         return None if action is None else Call(self._app, action)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """The actions, each with the first line of its description."""
+        with formatter.section("Actions"):
+            formatter.write_dl([(action.name, action.summary) for action in self._app.actions.values()])
 
     def resolve_command(
         self,
@@ -173,7 +178,6 @@ class Call(click.Command):
             context_settings={"token_normalize_func": options.dashed},
             params=[*self._inputs, *own_options()],
             help=action.description,
-            options_metavar="[--INPUT VALUE]...",
         )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -212,7 +216,7 @@ class Call(click.Command):
             output = stack.enter_context(stdio.output_taken_over())
             follower = Follower.on(output) if asked.follow else None
             ended = self._run(output, raw, text, follower)
-        if follower is not None and follower.shown and not asked.quiet and ended.error is None:
+        if follower is not None and follower.is_watched and not asked.quiet and ended.status == 0:
             click.echo(follower.summary, err=True)
         if ended.error is not None:
             raise CallFailed(ended.error, ended.status)
@@ -253,6 +257,7 @@ def _ask(name: str) -> str | None:
     try:
         return getpass.getpass(f"{name}: ")
     except EOFError:
+        click.echo(err=True)
         return None
 
 
@@ -266,7 +271,7 @@ def _failed(message: str) -> CallFailed:
 run = Applications(
     "run",
     params=own_options(),
-    subcommand_metavar="APP ACTION [--INPUT VALUE]...",
+    subcommand_metavar="APP ACTION [INPUTS]...",
     short_help="Call an action, and print its answer.",
     help=HELP,
     epilog=EPILOG,

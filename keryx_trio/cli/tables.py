@@ -26,11 +26,13 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[Sequence[str]]]) -> Ite
     is_seen = sys.stdout.isatty() or "COLUMNS" in os.environ
     width = shutil.get_terminal_size().columns if is_seen else WIDE
     all_rows = [[[title] for title in titles], *rows]
+    if not is_seen:
+        all_rows = [[[", ".join(cell)] for cell in row] for row in all_rows]
     wanted = [max(len(line) for row in all_rows for line in row[place]) for place in range(len(titles))]
     widths = _fitted(wanted, width - len(GAP) * (len(titles) - 1))
     for row in all_rows:
         cells = [
-            [part for line in cell for part in textwrap.wrap(line, size) or [""]] if width < WIDE else [", ".join(cell)]
+            [part for line in cell for part in textwrap.wrap(line, size) or [""]]
             for cell, size in zip(row, widths, strict=True)
         ]
         for parts in zip_longest(*cells, fillvalue=""):

@@ -121,7 +121,8 @@ class Inputs:
         Args:
             raw: by input name; unknown names are ignored.
             text: the names whose value came as text (a str, or a list of them for a repeated key, or an `UploadFile`)
-                and is coerced; the others are JSON values, or typed already, and are not.
+                and is coerced; the others are JSON values, or typed already, and are not. In the place of a file that
+                could not be opened stands the `Fault` that says why.
 
         Raises:
             TypedError: CONNECTION_ACTION_PARAM_VALIDATION, with every fault in `errors`.

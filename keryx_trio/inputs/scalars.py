@@ -84,6 +84,8 @@ def _take_none(value: Any) -> None:
 
 
 def _take_upload(value: Any) -> UploadFile:
+    if isinstance(value, Fault):  # of a file that could not be opened, told by who tried
+        raise value
     if not isinstance(value, UploadFile):
         raise expected("a file", value)
     return value

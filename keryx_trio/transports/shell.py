@@ -1,7 +1,7 @@
 """The shell: one call in a process of its own, whose answer goes to standard output.
 
-Owns: the form of an answer there, the bounds of the application's life around the call, and what ends it early: a signal,
-or a reader that has left the pipe. Does not know: how the inputs were read, or how anything looks to a person.
+Owns: the form of an answer there, the application's life around the call, and what ends it early: a signal, or a reader
+that has left the pipe. Does not know: how the inputs were read, or how anything looks to a person.
 
 A signal is the caller leaving. The call is cancelled inside what it awaits, then the application's lifespan is left, in
 order. What does not end within `config.drain_timeout` is named in the log, and left behind with the process; so is
@@ -173,7 +173,8 @@ def find_action(app: Keryx, name: str) -> Action[..., Any]:
     except TypedError as error:
         import difflib  # noqa: PLC0415 - only here
 
-        near = difflib.get_close_matches(name.replace("-", ":"), app.actions) or list(app.actions)[:MAX_NAMED]
+        same = [app.tools[name].name] if name in app.tools else []  # as agents call it
+        near = same or difflib.get_close_matches(name, app.actions) or list(app.actions)[:MAX_NAMED]
         hint = f"did you mean {' or '.join(near)}?" if near else "the application has no actions"
         raise TypedError(f"{error.message}; {hint}", error.type) from None
 
@@ -183,7 +184,6 @@ def make_call(
 ) -> Call:
     """A call of the shell's user, on a connection and in a session of its own."""
     session = Session(app.store, app.config.session, None)
-    session.sealed = True  # there is no cookie
     peer = Peer(app=app, type=ConnectionType.CLI, identifier=f"cli:{_user()}", session=session)
     return Call(app, action, Connection(peer, secrets.token_hex(16)), reply, raw, text=frozenset(text))
 
@@ -226,20 +226,21 @@ async def run(
     app.serving = False
     reply = ShellReply(sink, app.config.max_collected, show)
     call: Call | None = None
-    stop, ended = Interruption(app), trio.Event()
+    ended, over = trio.Event(), trio.Event()
+    stop = Interruption(app, over)
     async with trio.open_nursery() as nursery:
         await nursery.start(stop.wait)
         try:
-            with stop.scope:
+            with stop.start:
                 async with app:
+                    stop.has_started = True
                     call = make_call(app, action, reply, raw, text)
                     # Outside of the application's life, which a call that does not end must not hold open.
-                    nursery.start_soon(_run_call, call, ended)
+                    nursery.start_soon(run_call, call, ended, over)
                     try:
-                        await ended.wait()
+                        await over.wait()
                     finally:
-                        call.leave()
-                        call.gone.cancel()
+                        leave(call)
         except Exception as error:
             if not stop.status:
                 raise
@@ -252,12 +253,20 @@ async def run(
     return _ended(reply, stop.status, gone=gone)
 
 
-async def _run_call(call: Call, ended: trio.Event) -> None:
+async def run_call(call: Call, *ended: trio.Event) -> None:
+    """Run the call, where the application knows of it and of its connection, to its end, and tell of that."""
     try:
         with call.app.running(call), call.app.connected(call.connection):
             await call.run()
     finally:
-        ended.set()
+        for event in ended:
+            event.set()
+
+
+def leave(call: Call) -> None:
+    """The caller leaves: also a call that has been answered, and goes on, does so no longer."""
+    call.leave()
+    call.gone.cancel()
 
 
 def _ended(reply: ShellReply, stopped: int, *, gone: bool) -> Ended:
@@ -273,14 +282,20 @@ def _ended(reply: ShellReply, stopped: int, *, gone: bool) -> Ended:
 class Interruption:
     """The signals that end the command.
 
+    Args:
+        came: set by the first.
+
     Attributes:
-        scope: cancelled by the first.
+        start: the scope of the application's start, which the first one cancels.
+        has_started: whether that is over: from then on the lifespan ends as at any stop, and not by a cancellation.
         status: what the command ends with because of it; 0 while there is none.
     """
 
-    def __init__(self, app: Keryx) -> None:
+    def __init__(self, app: Keryx, came: trio.Event) -> None:
         self._app = app
-        self.scope = trio.CancelScope()
+        self._came = came
+        self.start = trio.CancelScope()
+        self.has_started = False
         self.status = 0
 
     async def wait(self, task_status: trio.TaskStatus[None]) -> None:
@@ -292,4 +307,6 @@ class Interruption:
                     self._app.log.warning("left behind: a second signal came", signal=signal.Signals(sign).name)
                     leave_behind(self.status)
                 self.status = SIGNALLED + sign
-                self.scope.cancel()
+                self._came.set()
+                if not self.has_started:
+                    self.start.cancel()

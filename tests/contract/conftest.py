@@ -7,12 +7,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.drivers import DRIVERS, Driver
+from tests.contract.drivers import DRIVERS
 
 
-@pytest.fixture(params=DRIVERS.values(), ids=DRIVERS.keys())
-def driver(request: pytest.FixtureRequest) -> Driver:
-    return request.param
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Over every transport; what is marked `awaited`, over those alone where somebody waits for the answer."""
+    if "driver" in metafunc.fixturenames:
+        is_awaited = metafunc.definition.get_closest_marker("awaited") is not None
+        drivers = {name: each for name, each in DRIVERS.items() if not (is_awaited and each.background)}
+        metafunc.parametrize("driver", drivers.values(), ids=drivers.keys())
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "awaited: of what becomes of who waits for an answer")
 
 
 @pytest.fixture(autouse=True)

@@ -9,19 +9,26 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 import attrs
 import h11
 import mcp_types as types
+import pytest
 import trio
 from mcp.client.client import Client
 from trio_websocket import open_websocket_url
 
-from keryx_trio import Job, Keryx, TypedError
+from keryx_trio import ByteStream, Job, Keryx, TypedError
+from keryx_trio.store.jobs import Attempt, Verdict
 from keryx_trio.testing import EventReader, open_client
+from keryx_trio.transports import worker
+from keryx_trio.transports.collecting import JsonCollector, Sent
+from keryx_trio.transports.shell import ShellReply, find_action, leave, make_call, run_call
 from keryx_trio.wire.json import encode
 from tests.e2e.raw import open_raw
 from tests.e2e.serving import serve
@@ -378,32 +385,205 @@ def mcp(mode: str) -> Callable[[Keryx], AbstractAsyncContextManager[Door]]:
     return open_door
 
 
+# The shell
+
+
+@attrs.frozen
+class _Sink:
+    write: Callable[[bytes], Awaitable[None]]
+
+    async def left(self) -> None:
+        await trio.sleep_forever()
+
+
+class _Watching(JsonCollector):
+    """A reply, and a look at what it collects."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._send, self._seen = trio.open_memory_channel[Item](math.inf)
+
+    async def write(self, items: list[Sent]) -> None:
+        await super().write(items)
+        for item in items:
+            self.see(item)
+
+    def see(self, item: Sent) -> None:
+        is_json = isinstance(item.data, bytes) and not isinstance(self.stream, ByteStream)
+        self._send.send_nowait(Item(item.data.decode() if is_json else item.data, item.event, item.id))
+
+    async def value(self, value: Any) -> None:
+        await super().value(value)
+        self._send.close()
+
+    async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
+        await super().error(error, payload)
+        self._send.close()
+
+    async def end(self, end: Any, payload: Any, data: Any) -> None:
+        await super().end(end, payload, data)
+        self._send.close()
+
+    async def item(self) -> Item:
+        try:
+            return await self._seen.receive()
+        except trio.EndOfChannel:
+            raise EOFError from None
+
+    async def items(self) -> list[Item]:
+        items = []
+        with suppress(EOFError):
+            while True:
+                items.append(await self.item())
+        return items
+
+
+def _agree(items: list[Item], told: list[dict[str, Any]]) -> None:
+    """What is told at the end is what was seen, and what was seen before anybody looked."""
+    events = [_item(streaming=True, chunk=each.pop("data"), **each) for each in told]
+    assert events[len(events) - len(items) :] == items
+
+
+class _ShellReply(_Watching, ShellReply):
+    """A reader of bytes takes them one by one."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(_Sink(self._print), limit)
+        self._taken = trio.Event()
+        self.output = b""
+
+    async def _print(self, data: bytes) -> None:
+        if not isinstance(self.stream, ByteStream):
+            self.output += data
+            return
+        self._send.send_nowait(Item(data))
+        self._taken = trio.Event()
+        await self._taken.wait()
+
+    def see(self, item: Sent) -> None:
+        if not isinstance(self.stream, ByteStream):
+            super().see(item)
+
+    async def item(self) -> Item:
+        item = await super().item()
+        self._taken.set()
+        return item
+
+    async def outcome(self) -> Outcome:
+        items = await self.items()
+        error = None if self.failed is None else json.loads(encode(self.failed))
+        if not self.output:
+            return Outcome(items=items, error=error)
+        assert error is None
+        assert self.output.endswith(b"}\n")
+        assert self.output.count(b"\n") == 1
+        [(key, value)] = json.loads(self.output).items()
+        assert key == "response"
+        if self.stream is None:
+            return Outcome(value)
+        _agree(items, value)
+        return Outcome(items=items)
+
+
+@asynccontextmanager
+async def shell(app: Keryx) -> AsyncIterator[Door]:
+    """What the command `run` does between its command line and the descriptors of the process."""
+
+    class User:
+        @asynccontextmanager
+        async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
+            reply = _ShellReply(app.config.max_collected)
+            try:
+                action = find_action(app, name)
+            except TypedError as error:
+                await reply.error(error, error.payload())
+                yield reply
+                return
+            call = make_call(app, action, reply, params or {})
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_call, call)
+                try:
+                    yield reply
+                finally:
+                    leave(call)
+
+    app.serving = False
+    async with app:
+        yield User()
+
+
 # Jobs
 
 
-class _JobCall:
-    """A job, once it is in the store; or why it is not."""
+class _Workers(worker.Workers):
+    """Workers whose replies are found by the id of the job."""
 
-    def __init__(self, app: Keryx, job: Job | TypedError) -> None:
-        self._app, self._job = app, job
+    def __init__(self, app: Keryx) -> None:
+        super().__init__(app, {}, 4)
+        self.app = app
+        self.replies: dict[str, _Watching] = {}
+        self.begun: dict[str, trio.Event] = defaultdict(trio.Event)
+
+    async def _attempt(self, attempt: Attempt) -> Verdict:
+        JOB.set((self, attempt.order.id))
+        return await super()._attempt(attempt)
+
+
+JOB: ContextVar[tuple[_Workers, str]] = ContextVar("JOB")
+
+
+class _JobReply(_Watching, worker.JobReply):
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        workers, job = JOB.get()
+        workers.replies[job] = self
+        workers.begun[job].set()
+
+
+class _JobCall:
+    """A job, once it is in the store."""
+
+    def __init__(self, workers: _Workers, job: Job) -> None:
+        self._workers, self._job = workers, job
+
+    async def reply(self) -> _Watching:
+        await self._workers.begun[self._job.id].wait()
+        return self._workers.replies[self._job.id]
 
     async def item(self) -> Item:
-        raise NotImplementedError("nobody watches a job")
+        return await (await self.reply()).item()
 
     async def outcome(self) -> Outcome:
-        job = self._job
+        reply = await self.reply()
+        items = await reply.items()
         try:
-            if isinstance(job, TypedError):
-                raise job
-            value = await job.result()
+            value = await self._job.result()
         except TypedError as error:
-            return Outcome(error={"timestamp": error.timestamp, **json.loads(encode(error.payload()))})
-        returns = str(self._app.actions[job.action].function.__annotations__.get("return"))
-        if "Streaming" not in returns:
+            record = await self._workers.app.store.jobs.find(self._job.id)
+            payload = json.loads(record.outcome)
+            assert (payload["message"], payload["type"]) == (error.message, error.type)
+            return Outcome(items=items, error=payload)
+        if reply.stream is None:
             return Outcome(value)
-        if isinstance(value, str):
-            return Outcome(items=[Item(base64.b64decode(value) if "text" not in returns else value)])
-        return Outcome(items=[_item(streaming=True, chunk=each.pop("data"), **each) for each in value])
+        if isinstance(reply.stream, ByteStream):
+            body = value.encode() if reply.is_text else base64.b64decode(value)
+            assert body.endswith(Outcome(items=items).body)
+        else:
+            _agree(items, value)
+        return Outcome(items=items)
+
+
+class _Refused:
+    """A call that did not become a job."""
+
+    def __init__(self, error: TypedError) -> None:
+        self._error = error
+
+    async def item(self) -> Item:
+        raise EOFError
+
+    async def outcome(self) -> Outcome:
+        return Outcome(error=json.loads(encode(self._error.payload())))
 
 
 @asynccontextmanager
@@ -414,13 +594,17 @@ async def tasks(app: Keryx) -> AsyncIterator[Door]:
         @asynccontextmanager
         async def call(self, name: str, params: dict[str, Any] | None = None) -> AsyncIterator[Running]:
             try:
-                job: Job | TypedError = await app.enqueue(name, params)
+                job = await app.enqueue(name, params)
             except TypedError as error:
-                job = error
-            yield _JobCall(app, job)
+                yield _Refused(error)
+            else:
+                yield _JobCall(workers, job)
 
-    async with app:
-        yield Orders()
+    app.workers = workers = _Workers(app)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "JobReply", _JobReply)
+        async with app:
+            yield Orders()
 
 
 DRIVERS: Final[dict[str, Driver]] = {
@@ -428,6 +612,7 @@ DRIVERS: Final[dict[str, Driver]] = {
     "http-in-memory": Driver(memory),
     "websocket": Driver(websocket),
     "websocket-in-memory": Driver(memory_websocket),
+    "shell": Driver(shell),
     "tasks": Driver(tasks, collects=True, background=True),
     "mcp": Driver(mcp("legacy"), names=False, collects=True),
     "mcp-2026": Driver(mcp("2026-07-28"), names=False, collects=True),

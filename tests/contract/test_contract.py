@@ -453,6 +453,7 @@ async def test_a_task_that_fails_ends_the_stream_with_its_error(driver: Driver):
     assert (outcome.events, outcome.error["message"]) == ([(None, "before")], "failed")
 
 
+@pytest.mark.awaited
 async def test_close_gives_the_end_at_once_while_the_producer_goes_on(driver: Driver):
     app, go_on, went_on = make_app(), trio.Event(), trio.Event()
 
@@ -520,6 +521,7 @@ async def test_a_stream_that_takes_too_long_ends_with_the_timeout(driver: Driver
 # A client that leaves
 
 
+@pytest.mark.awaited
 async def test_leaving_a_stream_cancels_its_producer_inside_what_it_awaits(driver: Driver, errors: list[str]):
     app, cleaned = make_app(), trio.Event()
 
@@ -544,6 +546,7 @@ async def test_leaving_a_stream_cancels_its_producer_inside_what_it_awaits(drive
     assert not app.connections
 
 
+@pytest.mark.awaited
 async def test_leaving_a_plain_call_cancels_it(driver: Driver):
     app, told, begun, cleaned = make_app(), Told(), trio.Event(), trio.Event()
 
@@ -749,6 +752,7 @@ async def test_an_action_calls_another_and_returns_its_stream(driver: Driver):
 # The application stops
 
 
+@pytest.mark.awaited
 async def test_a_stop_ends_streams_and_lets_plain_calls_finish(driver: Driver, caplog: Any):
     app, begun, proceed, cleaned = make_app(drain_timeout=2), trio.Event(), trio.Event(), trio.Event()
     outcomes = []
@@ -789,6 +793,7 @@ async def test_a_stop_ends_streams_and_lets_plain_calls_finish(driver: Driver, c
     assert ":SHUTDOWN]" in caplog.text
 
 
+@pytest.mark.awaited
 async def test_a_call_that_outlasts_the_stop_is_told_so(driver: Driver):
     app, begun = make_app(drain_timeout=0.1), trio.Event()
 

@@ -1,0 +1,74 @@
+"""The command in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.e2e.serving import ROOT, command, environment
+
+APP = "tests.cli.tool:app"
+LIMIT = 30.0
+
+
+@attrs.frozen
+class Run:
+    """What a command has done."""
+
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def response(self) -> Any:
+        """The one line of the output."""
+        assert self.status == 0, self.err
+        assert self.out.endswith(b"\n")
+        assert self.out.count(b"\n") == 1
+        [(key, value)] = json.loads(self.out).items()
+        assert key == "response"
+        return value
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The last line of stderr."""
+        assert self.status == 1, self.err
+        assert self.err.endswith("\n")
+        [(key, value)] = json.loads(self.err.splitlines()[-1]).items()
+        assert key == "error"
+        return value
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    path = tmp_path / "notes"
+    path.touch()
+    return path
+
+
+@pytest.fixture
+def keryx(notes: Path) -> Callable[..., Run]:
+    """Runs `keryx-trio` with these words, to its end."""
+
+    def run(*words: str, stdin: bytes | None = None, cwd: Path = ROOT, **variables: str) -> Run:
+        given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        done = subprocess.run(
+            command("keryx_trio", *words), cwd=cwd, env=environment(NOTES=str(notes), **variables), capture_output=True,
+            check=False, timeout=LIMIT, **given,
+        )  # fmt: skip
+        assert not any(line.startswith(b"Traceback") for line in done.stderr.splitlines()), done.stderr.decode()
+        return Run(done.returncode, done.stdout, done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def call(keryx: Callable[..., Run]) -> Callable[..., Run]:
+    """Calls an action of the tool, with the log silent."""
+    return lambda *words, **options: keryx("run", "-q", APP, *words, **options)
