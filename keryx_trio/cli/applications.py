@@ -54,10 +54,13 @@ def find_application(name: str) -> Keryx:
 
 
 def failure(what: str, error: BaseException) -> click.ClickException:
-    """One line: what failed, why, and the place in the application that it came from."""
+    """One line: what failed, why, and the place in the application that it came from; of a setting its own line."""
+    from ..config import ConfigError  # noqa: PLC0415 - as above
     from ..errors import text_of, unwrap  # noqa: PLC0415 - as above
 
     error = unwrap(error)
+    if isinstance(error, ConfigError):
+        return click.ClickException(str(error))
     frame = traceback.extract_tb(error.__traceback__)[-1:]
     place = f" ({frame[0].filename}, line {frame[0].lineno})" if frame else ""
     return click.ClickException(f"{what}: {type(error).__name__}: {text_of(error)}{place}")

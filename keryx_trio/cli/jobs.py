@@ -39,7 +39,6 @@ def jobs(app: str, retry: str | None, limit: int) -> None:
     """
     import trio  # noqa: PLC0415 - not needed to say what the command does
 
-    from ..config import ConfigError  # noqa: PLC0415
     from ..errors import TypedError  # noqa: PLC0415
     from ..transports.stdio import output_taken_over  # noqa: PLC0415
 
@@ -53,7 +52,7 @@ def jobs(app: str, retry: str | None, limit: int) -> None:
         )
     try:
         overview, was_retried = trio.run(_read, found, retry, limit)
-    except (ConfigError, TypedError) as error:
+    except TypedError as error:
         raise click.ClickException(str(error)) from None
     except Exception as error:
         raise failure("the jobs cannot be read", error) from error

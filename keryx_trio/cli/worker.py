@@ -32,7 +32,7 @@ def worker(app: str, queues: tuple[str, ...], workers: int | None) -> None:
     """Run the jobs of an application: those that were enqueued, and the recurring ones."""
     import trio  # noqa: PLC0415 - not needed to say what the command does
 
-    from ..config import ConfigError, checked_queues  # noqa: PLC0415
+    from ..config import checked_queues  # noqa: PLC0415
     from ..transports.worker import Workers, run_jobs  # noqa: PLC0415
 
     try:
@@ -43,8 +43,6 @@ def worker(app: str, queues: tuple[str, ...], workers: int | None) -> None:
     found.workers = Workers.of(found, names, workers or max(1, found.config.tasks.workers))
     try:
         status = trio.run(run_jobs, found)
-    except ConfigError:
-        raise
     except Exception as error:
         raise failure(f"{app} failed", error) from error
     sys.exit(status)

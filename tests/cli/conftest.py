@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,33 @@ from tests.e2e.serving import ROOT, command, environment
 
 APP = "tests.cli.tool:app"
 LIMIT = 30.0
+
+
+SOON = 5.0
+"""How long anything may take that should happen at once, in seconds: the machine may be busy."""
+
+
+@contextmanager
+def process(notes: Path, *words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs `keryx-trio` with these words, while the block runs."""
+    variables = options.pop("variables", {})
+    settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    started = subprocess.Popen(
+        command("keryx_trio", *words), cwd=ROOT, env=environment(NOTES=str(notes), **variables), **settings
+    )
+    try:
+        yield started
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def until(notes: Path, line: str) -> None:
+    """Wait until the tool has noted something."""
+    end = time.monotonic() + LIMIT
+    while line not in notes.read_text():
+        assert time.monotonic() < end, notes.read_text()
+        time.sleep(0.01)
 
 
 @attrs.frozen

@@ -377,7 +377,7 @@ def test_a_call_imports_nothing_that_it_does_not_need(tmp_path: Path):
     ours = {name.removeprefix("keryx_trio.") for name in imported if name.startswith("keryx_trio.")}
     assert {name for name in ours if name.startswith("transports.")} <= {
         "transports.collecting", "transports.exchange", "transports.files", "transports.patience", "transports.shell",
-        "transports.stdio",
+        "transports.signals", "transports.stdio", "transports.worker",
     }  # fmt: skip
     assert not {
         name for name in ours if name.startswith(("server", "testing", "openapi", "store.redis", "store.sqlite"))

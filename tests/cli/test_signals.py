@@ -9,39 +9,18 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import APP, LIMIT
+from tests.cli.conftest import APP, LIMIT, SOON, process, until
 from tests.e2e.serving import ROOT, command, environment
 
-SOON = 5.0
-"""How long anything may take that should happen at once, in seconds: the machine may be busy."""
 
-
-@contextmanager
-def running(notes: Path, *words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    variables = options.pop("variables", {})
-    settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    process = subprocess.Popen(
-        command("keryx_trio", "run", APP, *words), cwd=ROOT, env=environment(NOTES=str(notes), **variables), **settings
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def until(notes: Path, line: str) -> None:
-    end = time.monotonic() + LIMIT
-    while line not in notes.read_text():
-        assert time.monotonic() < end, notes.read_text()
-        time.sleep(0.01)
+def running(notes: Path, *words: str, **options: Any) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    return process(notes, "run", APP, *words, **options)
 
 
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

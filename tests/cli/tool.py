@@ -222,3 +222,9 @@ async def visible() -> StreamingResponse:
         await sse.send({"long": "x" * 200, "n": 1}, event="json")
 
     return StreamingResponse.sse(produce)
+
+
+@app.action("order")
+async def order(action: str, params: dict[str, Any] = {}, queue: str | None = None, delay: float = 0) -> str:  # noqa: B006
+    """Have an action called in the background."""
+    return (await app.enqueue(action, params, queue=queue, delay=delay)).id
