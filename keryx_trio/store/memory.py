@@ -37,6 +37,7 @@ class MemoryStore:
     url = "memory://"
 
     def __init__(self, log: Log) -> None:
+        self._log = log
         self._sessions: dict[str, _Session] = {}
         self._counters: dict[str, _Counter] = {}
         self._swept = self._epoch = 0.0
@@ -50,6 +51,10 @@ class MemoryStore:
         self.jobs.clear()
         self._epoch = time.time() - trio.current_time()
         yield
+        if lost := self.jobs.open_ones():
+            self._log.warning(
+                "jobs are lost, since they were in memory: KERYX_STORE names a store that keeps them", jobs=lost
+            )
 
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """See `Store`."""

@@ -53,6 +53,10 @@ class MemoryJobs(Leases):
         for kept in (self._jobs, self._queues, self._recurring):
             kept.clear()
 
+    def open_ones(self) -> int:
+        """How many wait or run."""
+        return sum(not job.status.is_final for job in self._jobs.values())
+
     def sweep(self, now: float) -> None:
         """Forget what is kept no longer."""
         for id, job in list(self._jobs.items()):  # noqa: A001 - a job's

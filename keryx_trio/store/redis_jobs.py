@@ -29,8 +29,8 @@ from .redis_address import Address
 from .redis_streaq import Again, Keys, Publisher, run_worker
 
 QUEUES: Final = b"keryx:queues"
-FAILED: Final = b"keryx:failed"
-"""The ids of what has failed, by the time at which each is forgotten, in milliseconds."""
+FAILED: Final = b"keryx:failed:"
+"""The ids of what has failed in a queue, by the time at which each is forgotten, in milliseconds."""
 OUTCOME: Final = b"keryx:outcome:"
 FAILURES: Final = b"keryx:failures:"
 RECURRING: Final = b"keryx:recurring"
@@ -88,7 +88,8 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if running > 0 then
     for _, entry in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', running)) do pending[entry[1]] = 1 end
   end
-  counts[#counts + 1] = {queue, redis.call('XLEN', stream) - running, redis.call('ZCARD', delayed), running}
+  local waiting, late = redis.call('XLEN', stream) - running, redis.call('ZCARD', delayed)
+  counts[#counts + 1] = {queue, waiting, late, running, redis.call('ZCOUNT', ARGV[8] .. queue, now * 1000, '+inf')}
   local shown = {[0] = 0, [1] = 0}
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', limit + running)) do
     local kind = pending[entry[1]] or 0
@@ -99,9 +100,9 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   end
   local ids = redis.call('ZRANGE', delayed, 0, limit - 1, 'WITHSCORES')
   for place = 1, #ids, 2 do show(ids[place], ids[place + 1], 0) end
-end
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], now * 1000, '+inf', 'BYSCORE')) do
-  failed[#failed + 1] = redis.call('GET', ARGV[6] .. id) or nil
+  for _, id in ipairs(redis.call('ZRANGE', ARGV[8] .. queue, '+inf', now * 1000, 'BYSCORE', 'REV', 'LIMIT', 0, limit)) do
+    failed[#failed + 1] = redis.call('GET', ARGV[6] .. id) or nil
+  end
 end
 return {time[1], time[2], counts, jobs, failed}
 """
@@ -221,25 +222,22 @@ class RedisJobs:
         marked = msgspec.json.encode(msgspec.structs.replace(settled, retried=True))
         await self._script(b"redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')", [key], marked)
         await self.put(_order(settled.order))
-        await self._script(b"redis.call('ZREM', KEYS[1], ARGV[1])", [FAILED], id.encode())
+        await self._script(b"redis.call('ZREM', KEYS[1], ARGV[1])", [_key(FAILED, settled.order[3])], id.encode())
         return True
 
     async def overview(self, limit: int) -> Overview:
         """See `Jobs`."""
         seconds, microseconds, counted, jobs, failed = await self._script(
-            OVERVIEW, [QUEUES, FAILED], *self._keys, OUTCOME, limit
+            OVERVIEW, [QUEUES], *self._keys, OUTCOME, limit, FAILED
         )
-        kinds = (Status.QUEUED, Status.DELAYED, Status.RUNNING)
+        kinds = (Status.QUEUED, Status.DELAYED, Status.RUNNING, Status.FAILED)
         counts = {
             queue.decode(): {kind: number for kind, number in zip(kinds, numbers, strict=True) if number}
             for queue, *numbers in counted
         }
         failures = [_settled(msgspec.json.decode(each, type=_Settled)) for each in failed]
-        for record in failures:
-            by_status = counts.setdefault(record.order.queue, {})
-            by_status[Status.FAILED] = by_status.get(Status.FAILED, 0) + 1
         now = int(seconds) + int(microseconds) / 1_000_000
-        return Overview(now, counts, [*(_record(*job) for job in jobs), *failures[-limit:]])
+        return Overview(now, counts, [*(_record(*job) for job in jobs), *failures])
 
     async def queues(self) -> set[str]:
         """See `Jobs`."""
@@ -274,7 +272,7 @@ class RedisJobs:
         has_failed = verdict.status is Status.FAILED
         settled = _Settled(packed, has_failed, time.time(), number, msgspec.Raw(verdict.outcome or b"null"))
         await self._patiently(
-            SETTLE, [outcome, FAILED, failures],
+            SETTLE, [outcome, _key(FAILED, order.queue), failures],
             order.id.encode(), msgspec.json.encode(settled), math.ceil(verdict.keep * 1000), int(has_failed),
         )  # fmt: skip
 
@@ -287,8 +285,8 @@ class RedisJobs:
                 await trio.sleep(OUTAGE_PAUSE)
 
 
-def _key(kind: bytes, id: str) -> bytes:  # noqa: A002
-    return kind + id.encode("utf-8", "replace")
+def _key(kind: bytes, name: str) -> bytes:
+    return kind + name.encode()
 
 
 def _packed(order: Order) -> list[Any]:
