@@ -400,7 +400,7 @@ async def test_where_nothing_runs_jobs_and_nobody_else_can_the_log_says_so(
     async with app:
         assert (await app.enqueue("it")).status == "queued"
     assert "no worker can take this job" in caplog.text
-    assert "jobs are lost, since they were in memory: KERYX_STORE names a store that keeps them jobs=1" in caplog.text
+    assert "jobs are lost with this process: KERYX_STORE names a store that keeps them jobs=1" in caplog.text
 
 
 async def test_an_application_that_runs_for_one_call_leaves_the_jobs_of_a_shared_store_alone(tmp_path: Any):

@@ -52,9 +52,7 @@ class MemoryStore:
         self._epoch = time.time() - trio.current_time()
         yield
         if lost := self.jobs.open_ones():
-            self._log.warning(
-                "jobs are lost, since they were in memory: KERYX_STORE names a store that keeps them", jobs=lost
-            )
+            self._log.warning("jobs are lost with this process: KERYX_STORE names a store that keeps them", jobs=lost)
 
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """See `Store`."""

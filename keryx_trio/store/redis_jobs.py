@@ -88,8 +88,9 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if running > 0 then
     for _, entry in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', running)) do pending[entry[1]] = 1 end
   end
+  local kept = ARGV[8] .. queue
   local waiting, late = redis.call('XLEN', stream) - running, redis.call('ZCARD', delayed)
-  counts[#counts + 1] = {queue, waiting, late, running, redis.call('ZCOUNT', ARGV[8] .. queue, now * 1000, '+inf')}
+  counts[#counts + 1] = {queue, waiting, late, running, redis.call('ZCOUNT', kept, now * 1000, '+inf')}
   local shown = {[0] = 0, [1] = 0}
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', limit + running)) do
     local kind = pending[entry[1]] or 0
@@ -100,7 +101,8 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   end
   local ids = redis.call('ZRANGE', delayed, 0, limit - 1, 'WITHSCORES')
   for place = 1, #ids, 2 do show(ids[place], ids[place + 1], 0) end
-  for _, id in ipairs(redis.call('ZRANGE', ARGV[8] .. queue, '+inf', now * 1000, 'BYSCORE', 'REV', 'LIMIT', 0, limit)) do
+  local last = redis.call('ZRANGE', kept, '+inf', now * 1000, 'BYSCORE', 'REV', 'LIMIT', 0, limit)
+  for _, id in ipairs(last) do
     failed[#failed + 1] = redis.call('GET', ARGV[6] .. id) or nil
   end
 end
