@@ -91,6 +91,17 @@ def test_a_second_signal_ends_it_at_once(notes: Path):
     assert b"a second signal came" in err
 
 
+@pytest.mark.parametrize(
+    ("closed", "out", "words"), [(0, 1, ["who"]), (1, 0, ["who"]), (2, 1, ["who"]), (0, 0, ["echo", "--json", "-"])]
+)
+def test_descriptors_that_the_parent_has_closed_are_left_alone(notes: Path, closed: int, out: int, words: list[str]):
+    with running(notes, "-q", *words, preexec_fn=lambda: os.close(closed)) as process:
+        told, err = process.communicate(timeout=LIMIT)
+    assert told.count(b"\n") == out
+    assert told.startswith(b'{"response":') or not out
+    assert b"Traceback" not in err
+
+
 def test_a_signal_that_the_parent_ignores_stays_ignored(notes: Path):
     with running(
         notes, "count", "--to", "3", "--pause", "0.3", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
