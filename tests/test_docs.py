@@ -56,19 +56,21 @@ def test_what_a_page_shows_is_so(page: Path, monkeypatch: pytest.MonkeyPatch, tm
                     file.write(found["code"])
             line = text[: found.start("code")].count("\n")
             exec(compile("\n" * line + found["code"], page, "exec", dont_inherit=True), vars(module))
-        elif found["kind"] == "console" and "keryx-trio" in found["code"]:
-            for command, shown in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", found["code"], re.MULTILINE):
-                pattern = ".*".join(map(re.escape, shown.split("…")))
-                assert re.fullmatch(pattern, ran := run_shell(command, tmp_path), re.DOTALL), ran
         elif found["kind"] == "console":
-            for command, shown in re.findall(r"^\$ (curl .*)\n((?:(?!\$ ).*\n)*)", found["code"], re.MULTILINE):
-                assert re.fullmatch(
-                    ".*".join(map(re.escape, shown.split("…"))), ran := run(curl, module, command, jump=0.02), re.DOTALL
-                ), ran
+            for command, shown in commands(found["code"]):
+                pattern = ".*".join(map(re.escape, shown.split("…")))
+                ran = run(curl, module, command, jump=0.02) if "curl " in command else run_shell(command, tmp_path)
+                assert re.fullmatch(pattern, ran, re.DOTALL), ran
     for name, test in list(vars(module).items()):
         if name.startswith("test_"):
             offered = {"tmp_path": tmp_path, "monkeypatch": monkeypatch, "autojump_clock": None}
             run(test, *(offered[wanted] for wanted in inspect.signature(test).parameters))
+
+
+def commands(code: str) -> list[tuple[str, str]]:
+    """The commands of a block that are run, and what is shown of each: of `curl`, and where `keryx-trio` is, of all."""
+    wanted = ".*" if "keryx-trio" in code else "curl .*"
+    return re.findall(rf"^\$ ({wanted})\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE)
 
 
 def run_shell(command: str, folder: Path) -> str:

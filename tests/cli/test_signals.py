@@ -57,6 +57,15 @@ def test_a_signal_while_the_application_starts_gives_the_start_up(notes: Path):
     assert notes.read_text() == "starting\nstart given up\n"
 
 
+def test_an_end_that_fails_after_a_signal_is_in_the_log(notes: Path):
+    with running(notes, "wait", variables={"BAD_END": "1"}) as process:
+        until(notes, "waiting")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 130
+    assert b"RuntimeError: the end went wrong" in err
+
+
 def test_a_signal_after_the_answer_ends_a_producer_that_goes_on(notes: Path):
     with running(notes, "closed") as process:
         assert json.loads(process.stdout.readline()) == {"response": [{"data": "all"}]}
