@@ -6,6 +6,7 @@ connection goes on where it was, and one that has everything is told to stay awa
 
     hypercorn --worker-class trio examples.chat:app
     curl -N '127.0.0.1:8000/api/chat/stream?prompt=how+do+decorators+work'
+    keryx-trio run examples.chat:app chat:stream --prompt 'how do decorators work' --follow
 
 Or open http://127.0.0.1:8000/ in a browser: a page that asks over Server-Sent Events or over WebSocket, and shows both.
 """

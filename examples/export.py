@@ -6,6 +6,7 @@ stops the download stops the reading, and closes the database.
 
     hypercorn --worker-class trio examples.export:app
     curl -o export.csv '127.0.0.1:8000/api/export?limit=1000000'
+    keryx-trio run examples.export:app export:csv > export.csv
 """
 
 import csv

@@ -1,7 +1,9 @@
-"""The README and the docs: their Python runs, what they show of `curl` is what it shows, their links lead somewhere.
+"""The README and the docs: their Python runs, what they show of commands is what those show, their links lead
+somewhere.
 
 The blocks of a page share a namespace and run from top to bottom. One that begins with `# name.py` can be imported as
-`name` by those below. A `console` block with `$ curl` is sent to the page's `app`; `…` in its output stands for anything.
+`name` by those below. A `console` block with `$ curl` is sent to the page's `app`; one with `keryx-trio` is run by a
+shell, in a folder that has these files. `…` in what is shown stands for anything.
 Functions named `test_...` run at the end. `<!-- not run: the reason -->` above a block leaves it out.
 
     python tests/test_docs.py       writes the table of the settings anew
@@ -12,6 +14,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +28,7 @@ import trio
 
 from keryx_trio.config import Config, settings
 from keryx_trio.testing import open_client
+from tests.e2e.serving import environment
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.joinpath("docs").rglob("*.md"))]
@@ -48,17 +52,35 @@ def test_what_a_page_shows_is_so(page: Path, monkeypatch: pytest.MonkeyPatch, tm
         if found["kind"] == "python":
             if name := re.match(r"# (\w+)\.py\n", found["code"]):
                 monkeypatch.setitem(sys.modules, name[1], module)
+                with (tmp_path / f"{name[1]}.py").open("a") as file:
+                    file.write(found["code"])
             line = text[: found.start("code")].count("\n")
             exec(compile("\n" * line + found["code"], page, "exec", dont_inherit=True), vars(module))
         elif found["kind"] == "console":
-            for command, shown in re.findall(r"^\$ (curl .*)\n((?:(?!\$ ).*\n)*)", found["code"], re.MULTILINE):
-                assert re.fullmatch(
-                    ".*".join(map(re.escape, shown.split("…"))), ran := run(curl, module, command, jump=0.02), re.DOTALL
-                ), ran
+            for command, shown in commands(found["code"]):
+                pattern = ".*".join(map(re.escape, shown.split("…")))
+                ran = run(curl, module, command, jump=0.02) if "curl " in command else run_shell(command, tmp_path)
+                assert re.fullmatch(pattern, ran, re.DOTALL), ran
     for name, test in list(vars(module).items()):
         if name.startswith("test_"):
             offered = {"tmp_path": tmp_path, "monkeypatch": monkeypatch, "autojump_clock": None}
             run(test, *(offered[wanted] for wanted in inspect.signature(test).parameters))
+
+
+def commands(code: str) -> list[tuple[str, str]]:
+    """The commands of a block that are run, and what is shown of each: of `curl`, and where `keryx-trio` is, of all."""
+    wanted = ".*" if "keryx-trio" in code else "curl .*"
+    return re.findall(rf"^\$ ({wanted})\n((?:(?!\$ ).*\n)*)", code, re.MULTILINE)
+
+
+def run_shell(command: str, folder: Path) -> str:
+    """What a command of the shell prints."""
+    tool = shlex.join([sys.executable, "-m", "keryx_trio"])
+    done = subprocess.run(
+        ["bash", "-c", f'keryx-trio() {{ {tool} "$@"; }}\n{command}'],
+        cwd=folder, env=environment(PYTHONPATH=str(ROOT)), stdout=subprocess.PIPE, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    return done.stdout.replace("python -m keryx_trio", "keryx-trio")
 
 
 def run(function: Any, *args: Any, jump: float = 0) -> Any:

@@ -9,6 +9,7 @@ input that bears one of them, and no other, is given by `--json`.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -152,9 +153,16 @@ def gather(
     return raw, text
 
 
+def read_input() -> bytes:
+    """All of standard input; raises OSError where there is none."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
+
+
 def _secret_in(path: str, option: InputOption) -> str:
     try:
-        text = sys.stdin.read() if path == STDIN else Path(path).read_text(encoding="utf-8")
+        text = (read_input() if path == STDIN else Path(path).read_bytes()).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"cannot read {path}: {_why(error)}", param=option) from None
     return text.removesuffix("\n").removesuffix("\r")

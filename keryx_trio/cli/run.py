@@ -238,10 +238,11 @@ class Call(click.Command):
 def _read_json(source: str) -> dict[str, Any]:
     from ..errors import TypedError  # noqa: PLC0415 - imported by now
     from ..wire import json  # noqa: PLC0415
+    from .options import STDIN, read_input  # noqa: PLC0415
 
     try:
-        text = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        return json.decode_object(text, "the input" if source == "-" else source)
+        text = read_input() if source == STDIN else Path(source).read_bytes()
+        return json.decode_object(text, "the input" if source == STDIN else source)
     except TypedError as error:
         raise CallFailed(error.payload()) from None
     except OSError as error:

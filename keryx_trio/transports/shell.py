@@ -144,6 +144,8 @@ class ShellReply(JsonCollector):
 
     async def end(self, end: End, payload: Any, data: Any) -> None:
         """The stream has ended; one of events that was collected is told, if it is whole."""
+        if end.outcome is Outcome.GONE:  # who left has no end, nor an answer
+            return
         await super().end(end, payload, data)
         if self.failed is None and self._show is None and not isinstance(self.stream, ByteStream):
             await self._put(b'{"response":%b}\n' % self.json)

@@ -127,12 +127,22 @@ def output_taken_over() -> Iterator[int]:
 
     For everything else 1 goes where 2 goes; at the end it is what it was.
     """
-    sys.stdout.flush()
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # whoever started us has closed it: what we open must not take its place
+            os.open(os.devnull, os.O_RDWR)
+    _flush()
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
         yield kept
     finally:
-        sys.stdout.flush()
+        _flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where it was closed
+        sys.stdout.flush()

@@ -57,6 +57,15 @@ def test_a_signal_while_the_application_starts_gives_the_start_up(notes: Path):
     assert notes.read_text() == "starting\nstart given up\n"
 
 
+def test_an_end_that_fails_after_a_signal_is_in_the_log(notes: Path):
+    with running(notes, "wait", variables={"BAD_END": "1"}) as process:
+        until(notes, "waiting")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=LIMIT)
+        assert process.returncode == 130
+    assert b"RuntimeError: the end went wrong" in err
+
+
 def test_a_signal_after_the_answer_ends_a_producer_that_goes_on(notes: Path):
     with running(notes, "closed") as process:
         assert json.loads(process.stdout.readline()) == {"response": [{"data": "all"}]}
@@ -89,6 +98,17 @@ def test_a_second_signal_ends_it_at_once(notes: Path):
         _, err = process.communicate(timeout=SOON)
         assert process.returncode == 130
     assert b"a second signal came" in err
+
+
+@pytest.mark.parametrize(
+    ("closed", "out", "words"), [(0, 1, ["who"]), (1, 0, ["who"]), (2, 1, ["who"]), (0, 0, ["echo", "--json", "-"])]
+)
+def test_descriptors_that_the_parent_has_closed_are_left_alone(notes: Path, closed: int, out: int, words: list[str]):
+    with running(notes, "-q", *words, preexec_fn=lambda: os.close(closed)) as process:
+        told, err = process.communicate(timeout=LIMIT)
+    assert told.count(b"\n") == out
+    assert told.startswith(b'{"response":') or not out
+    assert b"Traceback" not in err
 
 
 def test_a_signal_that_the_parent_ignores_stays_ignored(notes: Path):
