@@ -6,7 +6,7 @@ Owns: statuses, content types, and the header fields of answers. Does not know: 
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin
 
 import attrs
@@ -98,6 +98,8 @@ class Responses:
         found = _Returned.of(action)
         always = [*ALWAYS, *(LIMITS if limited else ())]
         told = {"200": self._answer(_described(found), self._content(action, found), always)}
+        if found.response:
+            told["204"] = {"description": "Nothing.", "headers": self._headers(always)}
         refused = [ErrorType.CONNECTION_ACTION_PARAM_FORMATTING]
         if any(isinstance(each, RequireSession) for each in around):
             refused.append(ErrorType.CONNECTION_SESSION_NOT_FOUND)
@@ -156,9 +158,11 @@ class Responses:
         answer = self._answer("An error of the action.", {JSON: {"schema": self._error}}, ALWAYS)
         return self._components.share("responses", "ActionError", answer)
 
-    def _answer(self, description: str, content: dict[str, Any], headers: Any) -> dict[str, Any]:
-        told = {name: self._components.share("headers", name, HEADERS[name]) for name in headers}
-        return {"description": description, "headers": told, "content": content}
+    def _answer(self, description: str, content: dict[str, Any], headers: Sequence[str]) -> dict[str, Any]:
+        return {"description": description, "headers": self._headers(headers), "content": content}
+
+    def _headers(self, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self._components.share("headers", name, HEADERS[name]) for name in names}
 
 
 @attrs.frozen

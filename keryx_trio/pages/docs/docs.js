@@ -226,9 +226,11 @@ async function open() {
   const answer = await fetch(source);
   if (!answer.ok) throw new Error(`openapi.json was answered with ${answer.status}`);
   described = await answer.json();
-  const { title, version } = described.info;
+  const { title, version, description } = described.info;
   document.title = $("title").textContent = title;
   $("version").textContent = version;
+  $("described").textContent = description ?? "";
+  $("described").hidden = !description;
   const all = operationsOf(described);
   operations = swagger ? all.filter((each) => each.streams) : all;
   $("about").textContent = swagger ? "Streams, shown live. Everything else can be tried below." : "";
