@@ -18,7 +18,7 @@ export class EventReader {
     for (const line of lines) {
       if (line === "") {
         if (this.#data.length) yield { event: this.#event || "message", data: this.#data.join("\n"), id: this.#id };
-        this.#event = "";
+        this.#event = this.#id = ""; // a reader keeps the id; here each event shows its own
         this.#data = [];
       } else {
         this.#take(line);
