@@ -116,7 +116,7 @@ class Docs:
 
 def _encoded(app: Keryx, version: Version, root: str) -> bytes:
     told: dict[str, Any] = document(app, version, root=root)
-    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _version(exchange: Exchange) -> Version:

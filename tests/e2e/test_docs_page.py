@@ -231,7 +231,9 @@ async def test_swagger_ui_shows_the_rest_and_leads_streams_to_the_live_part(tmp_
         await browser.until("return document.querySelector('#operations-tea-tea_list .try-out__btn')")
         await browser.click("#operations-tea-tea_list .try-out__btn")
         await browser.click("#operations-tea-tea_list .execute")
-        shown = await browser.until("return document.querySelector('#operations-tea-tea_list .highlight-code')?.textContent")
+        shown = await browser.until(
+            "return document.querySelector('#operations-tea-tea_list .highlight-code')?.textContent"
+        )
         assert "green" in shown
         await browser.click("#operations-tea-tea_spill .opblock-summary-control")
         await browser.until("return document.querySelector('#operations-tea-tea_spill .try-out__btn')")

@@ -71,6 +71,9 @@ class Pair(NamedTuple):
     second: str
 
 
+ONE = Pair(1, "one")
+
+
 class Movie(TypedDict):
     title: str
     year: NotRequired[int]
@@ -113,6 +116,7 @@ class Answers:
 
 @app.action("scalars:query", web=Web("/scalars"))
 async def scalars_in_query(
+    *,
     text: Annotated[str, Meta(min_length=1, max_length=20, description="Any text", examples=["tea"])],
     whole: Annotated[int, Meta(ge=-100, le=100)],
     number: Annotated[float, Meta(ge=0, le=1)] = 0.5,
@@ -138,6 +142,7 @@ async def scalars_in_query(
 
 @app.action("scalars:body", web=Web("/scalars", method=("POST", "PUT")))
 async def scalars_in_body(
+    *,
     text: Annotated[str, Meta(max_length=20)],
     whole: Annotated[int, Meta(ge=-100, le=100)],
     number: Annotated[float, Meta(gt=0, lt=1)] = 0.5,
@@ -159,11 +164,12 @@ async def scalars_in_body(
 
 @app.action("people:add", web=Web("/people", method="POST"))
 async def add_person(
+    *,
     person: Person,
     shape: Circle | Square,
     tags: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=3)] = [],  # noqa: B006 - each call has its own
     counts: dict[str, int] | None = None,
-    pair: Pair = Pair(1, "one"),
+    pair: Pair = ONE,
     movie: Movie | None = None,
     anything: Any = None,
 ) -> Person:

@@ -91,32 +91,24 @@ class Document:
     def sample(self, schema: Any, *, whole: bool = True) -> Any:
         """A value of a schema; `whole` has what may be left out, too."""
         schema = self.resolve(schema)
-        for key in ("examples", "enum"):
-            if key in schema:
-                return schema[key][0]
-        for key in ("const", "default"):
-            if key in schema and not (whole and schema[key] in (None, [])):
-                return schema[key]
+        told = [schema[key][0] for key in ("examples", "enum") if key in schema]
+        told += [schema[key] for key in ("const", "default") if key in schema]
+        if told and not (whole and told[0] in (None, [])):
+            return told[0]
         if "anyOf" in schema:
             return self.sample(schema["anyOf"][0], whole=whole)
         if "contentSchema" in schema:
             return json.dumps(self.sample(schema["contentSchema"], whole=whole))
         kind = schema.get("type")
         kind = kind[0] if isinstance(kind, list) else kind
-        match kind:
-            case "object":
-                return self._object(schema, whole=whole)
-            case "array" if "prefixItems" in schema:
-                return [self.sample(item, whole=whole) for item in schema["prefixItems"]]
-            case "array":
-                return [self.sample(schema["items"], whole=False)] if whole else []
-            case "string":
-                return SAMPLES.get(schema.get("format", ""), "") or "x" * max(1, schema.get("minLength", 0))
-            case "integer" | "number":
-                return schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
-            case "boolean":
-                return True
-        return {"any": ["value"]} if kind is None else None
+        if kind == "object":
+            return self._object(schema, whole=whole)
+        return self._array(schema, whole=whole) if kind == "array" else _scalar(kind, schema)
+
+    def _array(self, schema: Any, *, whole: bool) -> list[Any]:
+        if "prefixItems" in schema:
+            return [self.sample(item, whole=whole) for item in schema["prefixItems"]]
+        return [self.sample(schema["items"], whole=False)] if whole else []
 
     def _object(self, schema: Any, *, whole: bool) -> dict[str, Any]:
         if isinstance(schema.get("additionalProperties"), dict):
@@ -160,8 +152,8 @@ class Document:
     def check_answer(self, operation: Operation, answer: Any) -> None:
         """Whether an answer of `keryx_trio.testing` is one that is told."""
         told = self.response(operation, answer.status)
-        for name, header in told["headers"].items():
-            header = self.resolve(header)
+        for name, reference in told["headers"].items():
+            header = self.resolve(reference)
             assert name in answer.headers or not header.get("required"), f"{operation}: no {name}"
             if name in answer.headers:
                 value: Any = answer.headers[name]
@@ -178,6 +170,17 @@ class Document:
                 self.check(media.get("itemSchema", media.get("schema")), event_object(event))
         elif kind == "application/json" and "schema" in media:
             self.check(media["schema"], answer.json())
+
+
+def _scalar(kind: str | None, schema: Mapping[str, Any]) -> Any:
+    match kind:
+        case "string":
+            return SAMPLES.get(schema.get("format", ""), "") or "x" * max(1, schema.get("minLength", 0))
+        case "integer" | "number":
+            return schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+        case "boolean":
+            return True
+    return {"any": ["value"]} if kind is None else None
 
 
 def text(value: Any) -> str:

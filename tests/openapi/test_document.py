@@ -496,7 +496,9 @@ def test_what_goes_out_as_text_is_told_as_text(annotation, text, as_json):
     if annotation is Word:
         text = [{"type": "string", "const": "tea"}]
     assert told == text
-    assert [form["contentSchema"] for form in forms if "contentSchema" in form] == ([] if as_json is None else [as_json])
+    assert [form["contentSchema"] for form in forms if "contentSchema" in form] == (
+        [] if as_json is None else [as_json]
+    )
 
 
 def test_an_error_event_of_ones_own_may_also_be_the_frameworks():

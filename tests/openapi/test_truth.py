@@ -36,9 +36,7 @@ def encoded(request: Request) -> tuple[bytes | None, dict[str, str]]:
     if request.kind == "application/json":
         return json.dumps(request.body).encode(), {**request.headers, "content-type": request.kind}
     pairs = [
-        (name, item)
-        for name, value in request.body.items()
-        for item in (value if isinstance(value, list) else [value])
+        (name, item) for name, value in request.body.items() for item in (value if isinstance(value, list) else [value])
     ]
     if request.kind == "multipart/form-data":
         files = [(name, ("a.txt", item)) if name in ("file", "more") else (name, (None, item)) for name, item in pairs]
