@@ -123,6 +123,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def openapi(session: nox.Session) -> None:
+    """Tools of others read the OpenAPI document: linters, schemathesis, a generated client. Needs node with npm."""
+    session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "openapi"))
+    session.run("pytest", "-m", "tools", "-s", "tests/openapi/test_tools.py", *session.posargs)
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """The tests again, and the lines and branches that they leave out; too many fail."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "coverage"))

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from pydoc_data.topics import topics
-from typing import Annotated
+from typing import Annotated, NotRequired, TypedDict
 
 import trio
 from msgspec import Meta
@@ -38,10 +38,23 @@ app = Keryx(lifespan=lifespan)
 app.static("/", Path(__file__).parent / "chat_page")
 
 
-@app.action("chat:stream", web=Web("/chat/stream", method=("GET", "POST"), streaming=True), timeout=0)
+class Done(TypedDict):
+    """What the answer was made of."""
+
+    done: bool
+    topic: NotRequired[str | None]
+    model: NotRequired[str]
+
+
+STREAM = Web("/chat/stream", method=("GET", "POST"), streaming=True, events={"token": str, "done": Done})
+
+
+@app.action("chat:stream", web=STREAM, timeout=0)
 async def chat_stream(
     connection: Connection,
-    prompt: Annotated[str, Meta(min_length=1, max_length=4000, description="What to ask")],
+    prompt: Annotated[
+        str, Meta(min_length=1, max_length=4000, description="What to ask", examples=["What is a lambda?"])
+    ],
     pace: Annotated[float, Meta(ge=0, le=1, description="Seconds between two words")] = 0.05,
 ) -> StreamingResponse | Response:
     """Answer token by token."""

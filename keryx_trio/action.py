@@ -9,7 +9,6 @@ import functools
 import inspect
 import math
 import re
-import typing
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar
 
@@ -18,8 +17,11 @@ import attrs
 from . import routing
 from .config import checked_queue
 from .connection import Connection
+from .events import EventTypes
 from .inputs import Inputs
 from .inputs.schema import type_schema
+from .inputs.signatures import read_return
+from .wire import sse
 
 if TYPE_CHECKING:
     from .middleware import Middleware
@@ -50,10 +52,11 @@ class Web:
         method: one method or several.
         streaming: the answer is an event stream (for the description).
         produces: the content type of a byte stream (for the description), such as `text/csv`.
-        events: the type of each event's data by the event's name (for the description).
+        events: the type of each event's data by the event's name; `message` is an event without one. For the
+            description, and in debug mode each event that is sent is held against it.
 
     Raises:
-        ValueError: a malformed route or an unknown method.
+        ValueError: a malformed route, an unknown method, or a name that no event can have.
     """
 
     route: str
@@ -65,6 +68,10 @@ class Web:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "parameters", routing.parameters(self.route))
+        for event in self.events or ():
+            if not event:
+                raise ValueError("an event without a name is described as 'message'")
+            sse.check(event, None, None)
 
 
 @attrs.frozen
@@ -180,6 +187,10 @@ class Action(Generic[P, R]):
                 raise TypeError(f"action {name}: its resource has {{{variable}}}, which is no input of the function")
         if task is not None and task.every is not None and (required := self.inputs.required):
             raise TypeError(f"action {name}: a recurring task is given no inputs, and {required[0]!r} has no default")
+        try:
+            self.events = EventTypes(web.events) if web and web.events else None
+        except TypeError as error:
+            raise TypeError(f"action {name}: {error}") from None
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -200,13 +211,14 @@ class Action(Generic[P, R]):
         return self.name.replace(":", "-")
 
     @functools.cached_property
+    def returns(self) -> Any:
+        """What its annotation says that it returns; Any where it says nothing that can be known."""
+        return read_return(self.function, connection_type=Connection)
+
+    @functools.cached_property
     def output_schema(self) -> dict[str, Any] | None:
         """The JSON Schema of what it returns, where its annotation says that this is an object; else None."""
-        try:
-            annotation = typing.get_type_hints(inspect.unwrap(self.function), include_extras=True).get("return", Any)
-        except (NameError, TypeError):  # a name that is not there when the program runs
-            return None
-        schema = type_schema(annotation) or {}
+        schema = type_schema(self.returns) or {}
         if "$ref" in schema:
             name = schema.pop("$ref").rpartition("/")[2]
             schema = {**schema["$defs"][name], **schema}

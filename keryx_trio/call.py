@@ -127,7 +127,12 @@ class Call:
 
     async def run(self) -> None:
         """Run the action and answer, whatever happens. Raises nothing but what is no error (a KeyboardInterrupt)."""
-        context = CallContext(trio.lowlevel.current_task(), self.connection.correlation_id)
+        events = self.action.events if self.app.config.debug else None
+        context = CallContext(
+            trio.lowlevel.current_task(),
+            self.connection.correlation_id,
+            events.check if events is not None else None,
+        )
         call_context.set(context)
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)

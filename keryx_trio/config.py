@@ -182,6 +182,12 @@ def _names(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(map(_name, names))
 
 
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("not be empty")
+    return text
+
+
 def _above_zero(value: N) -> N:
     if value == 0:
         raise ValueError("be above zero")
@@ -368,6 +374,16 @@ class CompressionConfig:
 
 
 @attrs.frozen(kw_only=True, field_transformer=_check_fields)
+class DocsConfig:
+    """The description of the HTTP interface (OpenAPI), and the page to try it."""
+
+    enabled: bool = setting(True, "Whether `openapi.json` and the page `docs` are served below the API's route.")
+    title: str = setting("API", "What the interface is called.", _not_empty)
+    version: str = setting("0.1.0", "Its version.", _not_empty)
+    description: str = setting("", "What it is for; Markdown.")
+
+
+@attrs.frozen(kw_only=True, field_transformer=_check_fields)
 class Config:
     """All settings of an application, by keyword. Those left out have their defaults.
 
@@ -409,6 +425,7 @@ class Config:
     websocket: WebSocketConfig = attrs.field(factory=WebSocketConfig)
     mcp: McpConfig = attrs.field(factory=McpConfig)
     tasks: TasksConfig = attrs.field(factory=TasksConfig)
+    docs: DocsConfig = attrs.field(factory=DocsConfig)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> Self:

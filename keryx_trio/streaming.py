@@ -77,6 +77,8 @@ class CallContext:
 
     task: trio.lowlevel.Task
     correlation_id: str
+    check: Callable[[str | bytes, str | None], None] | None = None
+    """Raises for an event that the action does not describe, where it describes them and debug mode is on."""
     streams: list[StreamingResponse] = attrs.Factory(list)
 
 
@@ -305,7 +307,7 @@ class EventStream(StreamingResponse):
     reader's leaving or the timeout can be noticed.
     """
 
-    __slots__ = ("ping",)
+    __slots__ = ("_check", "ping")
 
     def __init__(
         self,
@@ -317,6 +319,8 @@ class EventStream(StreamingResponse):
         if ping is not None and not 0 <= ping < math.inf:
             raise ValueError(f"ping is a number of seconds, 0 for never, not {ping!r}")
         super().__init__(source, args, "text/event-stream", headers)
+        made_in = call_context.get()
+        self._check = made_in.check if made_in is not None else None
         self.ping = ping
 
     async def send(
@@ -338,10 +342,14 @@ class EventStream(StreamingResponse):
         Raises:
             ValueError: a CR, LF or NUL in `event` or `id`, or a bad `retry`.
             TypeError: `data` has no JSON form.
+            ValueError, TypeError: in debug mode, an event that the action's `Web(events=...)` does not describe.
             trio.ClosedResourceError: the stream has ended.
             RuntimeError: the buffer is full and the action has not returned the stream yet.
         """
-        await self._put(self._wire.event(data if isinstance(data, str) else json.encode(data), event, id, retry))
+        encoded = data if isinstance(data, str) else json.encode(data)
+        if self._check is not None:
+            self._check(encoded, event)
+        await self._put(self._wire.event(encoded, event, id, retry))
 
     async def comment(self, text: str) -> None:
         """Send a comment, which readers skip; each line of `text` becomes one. Raises like `send`."""

@@ -13,7 +13,7 @@ import click
 
 from .._version import __version__
 
-COMMANDS: Final = ("run", "serve", "worker", "actions", "jobs", "mcp")
+COMMANDS: Final = ("run", "serve", "worker", "actions", "jobs", "mcp", "openapi")
 """The commands, in the order in which they are shown; each is a module of its name."""
 
 INTERRUPTED: Final = 130

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -67,7 +67,7 @@ _SIMPLE_FACTORIES: Final = (list, dict, set, frozenset, tuple, str, int, float, 
 
 def inputs_schema(fields: list[Field]) -> Schema:
     """The schema of the object that holds an action's inputs."""
-    describer = _Describer()
+    describer = Describer()
     return describer.finish(describer.fields(fields))
 
 
@@ -89,23 +89,42 @@ def describe(annotation: Any, *, output: bool = False) -> Schema:
     Raises:
         TypeError: inputs cannot have this type.
     """
-    describer = _Describer(output=output)
+    describer = Describer(output=output)
     return describer.finish(describer.schema(annotation))
 
 
-class _Describer:
-    """Walks a type once and collects the classes on the way."""
+class Describer:
+    """Walks types and collects the classes on the way.
 
-    def __init__(self, *, output: bool = False) -> None:
+    Args:
+        output: whether it describes what is sent; see `describe`.
+        place: where the classes will be found, as the beginning of a `$ref`.
+        name: gives each class its name; by default its own, with a number where that is taken.
+
+    Attributes:
+        definitions: the classes by their names.
+    """
+
+    def __init__(
+        self, *, output: bool = False, place: str = "#/$defs/", name: Callable[[type], str] | None = None
+    ) -> None:
         self._output = output
+        self._place = place
+        self._name = name or self._free_name
         self._names: dict[type, str] = {}
-        self._definitions: dict[str, Schema] = {}
+        self.definitions: dict[str, Schema] = {}
 
     def finish(self, schema: Schema) -> Schema:
         """The schema with all classes that it refers to."""
-        return {**schema, "$defs": self._definitions} if self._definitions else schema
+        return {**schema, "$defs": self.definitions} if self.definitions else schema
+
+    @property
+    def inner(self) -> Describer:
+        """What describes the items of a list."""
+        return self
 
     def schema(self, annotation: Any) -> Schema:
+        """The schema of one type; raises as `describe`."""
         reading = read(annotation)
         schema = (_sent(reading) or self._bare(reading)) if self._output else self._bare(reading) | _limits(reading)
         if reading.secret:
@@ -116,12 +135,13 @@ class _Describer:
 
     def fields(self, fields: list[Field]) -> Schema:
         """An object with these properties; others are allowed, they are ignored."""
-        schema: Schema = {"type": "object", "properties": {field.key: self._property(field) for field in fields}}
+        schema: Schema = {"type": "object", "properties": {field.key: self.property(field) for field in fields}}
         if required := [field.key for field in fields if field.required]:
             schema["required"] = required
         return schema
 
-    def _property(self, field: Field) -> Schema:
+    def property(self, field: Field) -> Schema:
+        """The schema of one field, with its default where that has a JSON form."""
         schema = self.schema(field.annotation)
         hidden = field.default is not None and has_secret(field.annotation)
         if field.required or field.default is ABSENT or hidden:
@@ -135,7 +155,7 @@ class _Describer:
         parts = reading.parts
         match reading.kind:
             case Kind.CLASS:
-                return {"$ref": f"#/$defs/{self._define(reading.form)}"}
+                return {"$ref": self._place + self._define(reading.form)}
             case Kind.LITERAL | Kind.ENUM:
                 return _choices(reading)
             case Kind.UNION:
@@ -147,23 +167,25 @@ class _Describer:
             case Kind.TUPLE | Kind.NAMED_TUPLE:
                 return self._tuple(parts)
             case Kind.SET | Kind.FROZENSET:
-                return {"type": "array", "items": self.schema(parts[0]), "uniqueItems": True}
+                return {"type": "array", "items": self.inner.schema(parts[0]), "uniqueItems": True}
             case Kind.LIST | Kind.VARIADIC:
-                return {"type": "array", "items": self.schema(parts[0])}
+                return {"type": "array", "items": self.inner.schema(parts[0])}
         return dict(_SCALARS[reading.kind])
 
     def _define(self, form: type) -> str:
         if form in self._names:
             return self._names[form]
-        name = form.__name__
-        number = 2
-        while name in self._definitions:
-            name, number = f"{form.__name__}_{number}", number + 1
-        self._names[form] = name
-        definition = self._definitions[name] = {}  # takes its name, and its place, before the classes in it
+        name = self._names[form] = self._name(form)
+        definition = self.definitions[name] = {}  # takes its name, and its place, before the classes in it
         if description := _docstring(form):
             definition["description"] = description
         definition |= self.fields(fields_of(form))
+        return name
+
+    def _free_name(self, form: type) -> str:
+        name, number = form.__name__, 2
+        while name in self.definitions:
+            name, number = f"{form.__name__}_{number}", number + 1
         return name
 
     def _decimal(self, reading: Reading) -> Schema:
@@ -177,7 +199,7 @@ class _Describer:
         if not parts:
             return {"type": "array", "maxItems": 0}
         size = len(parts)
-        items = [self.schema(part) for part in parts]
+        items = [self.inner.schema(part) for part in parts]
         return {"type": "array", "prefixItems": items, "minItems": size, "maxItems": size}
 
 
@@ -202,7 +224,7 @@ def _choices(reading: Reading) -> Schema:
     return schema | ({"const": forms[0]} if len(forms) == 1 else {"enum": forms})
 
 
-def _keys(annotation: Any, describer: _Describer) -> Schema:
+def _keys(annotation: Any, describer: Describer) -> Schema:
     """Of the keys of a dict, which are text in JSON; nothing where any text will do."""
     reading = read(annotation)
     match reading.kind:

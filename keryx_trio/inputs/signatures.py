@@ -42,6 +42,18 @@ def read_signature(
     return inputs, connections[0] if connections else None
 
 
+def read_return(function: Callable[..., Any], *, connection_type: type) -> Any:
+    """The return annotation; Any where there is none, or one for type checkers only that cannot be resolved."""
+    plain, _ = _plain(function)
+    if "return" not in plain.__annotations__:
+        return Any
+    names = {connection_type.__name__: connection_type, **plain.__globals__}
+    try:
+        return _hint("return", plain.__annotations__["return"], names, "")
+    except TypeError:
+        return Any
+
+
 def _plain(function: Any) -> tuple[Any, set[str]]:
     """The function inside of partials, decorators and methods, and the names that partials have bound."""
     bound: set[str] = set()

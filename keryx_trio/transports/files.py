@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -41,19 +41,21 @@ class Folder:
     Args:
         prefix: the path below which its files are; `/` for all that no action answers.
         directory: where they are.
+        only: the names of those that are served; by default all.
 
     Raises:
         ValueError: the prefix is no path.
         NotADirectoryError: there is no such folder.
     """
 
-    def __init__(self, prefix: str, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, prefix: str, directory: str | os.PathLike[str], *, only: Collection[str] | None = None) -> None:
         if not prefix.startswith("/") or "?" in prefix or "#" in prefix or "{" in prefix:
             raise ValueError(f"static prefix {prefix!r} must be a path that starts with a slash, without parameters")
         if not Path(directory).is_dir():
             raise NotADirectoryError(f"there is no folder {os.fspath(directory)!r} to serve at {prefix}")
         self.prefix = prefix.rstrip("/") + "/"
         self._root = Path(directory).resolve()
+        self._only = only
 
     @cached_property
     def _files(self) -> StaticFiles:
@@ -69,7 +71,7 @@ class Folder:
     async def find(self, path: str, exchange: Exchange) -> FileAnswer | None:
         """What answers a GET or HEAD of a decoded path; None where there is no such file."""
         inside = path[len(self.prefix) :]
-        if len(inside) > MAX_PATH or _is_hidden(inside):
+        if len(inside) > MAX_PATH or _is_hidden(inside) or (self._only is not None and inside not in self._only):
             return None
         try:
             full, found, is_index = await trio.to_thread.run_sync(self._look_up, inside)

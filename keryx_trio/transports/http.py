@@ -27,6 +27,7 @@ from ..wire import json, sse
 from ..wire.headers import Headers
 from . import files, http_inputs
 from .clients import Clients, correlation_id
+from .docs import Docs
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class HttpTransport:
     def __init__(self, app: Keryx) -> None:
         self.app = app
         self.clients = Clients(app)
+        self.docs = Docs(app) if app.config.docs.enabled else None
         self.standard = header_fields.Standard(app.config.security, app.config.cors)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
@@ -130,21 +132,34 @@ class HttpRequest:
             await self._look_for_a_file(path)
 
     async def _look_for_a_file(self, path: str) -> None:
-        """Answer with a file of a folder, or say that there is nothing."""
-        exchange, decoded = self._exchange, unquote(path)
+        """Answer with a file of a folder, or with the description, or say that there is nothing."""
+        exchange, decoded, docs = self._exchange, unquote(path), self._transport.docs
         folder = next((folder for folder in self._app.folders if folder.has(decoded)), None)
-        file = None if folder is None else await folder.find(decoded, exchange)
+        file: Any = None if folder is None else await folder.find(decoded, exchange)
+        if file is None and docs is not None and docs.has(decoded):
+            file = await docs.find(decoded, exchange)
         if file is None:
-            is_mcp = path.removesuffix("/") == self._app.config.mcp.route
-            hint = "; MCP is off: Keryx(mcp=True) or KERYX_MCP_ENABLED=true serves it" if is_mcp else ""
-            await self._refuse(TypedError(f"nothing answers {path}{hint}", ErrorType.CONNECTION_ACTION_NOT_FOUND))
+            message = f"nothing answers {path}{self._hint(path.removesuffix('/'))}"
+            await self._refuse(TypedError(message, ErrorType.CONNECTION_ACTION_NOT_FOUND))
         elif exchange.method not in ("GET", "HEAD"):
             await self._refuse_method(["GET", "HEAD"])
         else:
             with self._reading:
                 async for _ in exchange.chunks(self._app.config.max_body_size):
                     pass  # none of these should have a body
-            await files.send_file(file, exchange, self._reply.base)
+            if isinstance(file, Response):
+                await self._reply.value(file)
+            else:
+                await files.send_file(file, exchange, self._reply.base)
+
+    def _hint(self, path: str) -> str:
+        """What may be meant by a path that nothing answers."""
+        config = self._app.config
+        if path == config.mcp.route:
+            return "; MCP is off: Keryx(mcp=True) or KERYX_MCP_ENABLED=true serves it"
+        if path in (f"{config.api_route}/docs", f"{config.api_route}/openapi.json") and not config.docs.enabled:
+            return "; the description is off: KERYX_DOCS_ENABLED=true serves it"
+        return ""
 
     async def _refuse_method(self, methods: list[str]) -> None:
         """Say which methods a path answers."""

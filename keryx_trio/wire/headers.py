@@ -143,6 +143,12 @@ def host_name(host: str) -> str:
     return re.sub(r":[0-9]*$", "", host)
 
 
+def has_etag(if_none_match: bytes | None, etag: bytes) -> bool:
+    """Whether an `If-None-Match` field names an entity tag, by weak comparison (RFC 9110, section 13.1.2)."""
+    tags = [tag.strip().removeprefix(b"W/") for tag in (if_none_match or b"").split(b",")]
+    return tags == [b"*"] or etag.removeprefix(b"W/") in tags
+
+
 def request_id(value: bytes | None) -> str | None:
     """An incoming `X-Request-Id` that is safe to pass on into logs and answers, or None."""
     return value.decode() if value is not None and _REQUEST_ID.fullmatch(value) else None
