@@ -15,9 +15,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import httpx
 import hypercorn
@@ -25,9 +27,10 @@ import hypercorn.trio
 import pytest
 import trio
 
-from examples import chat, export, progress
-from keryx_trio import Keryx
-from keryx_trio.testing import EventReader, open_client
+from examples import chat, export, progress, report
+from keryx_trio import Keryx, Task, TypedError
+from keryx_trio.testing import Client, EventReader, open_client
+from tests.e2e.serving import ROOT, command, environment, until
 
 EXAMPLES = sorted(path.stem for path in Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
 CHAT = "/api/chat/stream"
@@ -54,8 +57,11 @@ def test_an_example_has_an_app_and_says_how_to_try_it(name: str):
     example = importlib.import_module(f"examples.{name}")
     assert isinstance(example.app, Keryx)
     assert f"hypercorn --worker-class trio examples.{name}:app" in example.__doc__
-    [command] = re.findall(r"^    curl .*127\.0\.0\.1:8000(/\S+?)'?$", example.__doc__, re.MULTILINE)
-    assert example.app.router.find("GET", command.partition("?")[0]) is not None
+    commands = re.findall(r"^    (curl .*127\.0\.0\.1:8000(/[^\s']+).*)$", example.__doc__, re.MULTILINE)
+    assert commands
+    for line, target in commands:
+        method = "POST" if re.search(" -X POST | -d ", line) else "GET"
+        assert example.app.router.find(method, target.partition("?")[0]) is not None, target
 
 
 # chat
@@ -419,3 +425,103 @@ async def test_no_path_leads_out_of_the_root(monkeypatch, tmp_path: Path):
         done = (await client.post("/api/progress", json={"path": "inner"})).events()[-1].json()
     assert done["files"] == 1
     assert done["sha256"] == digest_of(root / "inner")
+
+
+# report. What clocks did in 2024 is history, and stays what it was.
+
+
+CHANGES = {  # of the days from 2024-03-01 to 2024-04-30
+    "America/New_York": [("2024-03-10T07:00:00Z", 1.0)],
+    "America/Santiago": [("2024-04-07T03:00:00Z", -1.0)],
+    "Antarctica/Troll": [("2024-03-31T01:00:00Z", 2.0)],
+    "Asia/Tokyo": [],
+    "Australia/Lord_Howe": [("2024-04-06T15:00:00Z", -0.5)],
+    "Africa/Casablanca": [("2024-03-10T02:00:00Z", -1.0), ("2024-04-14T02:00:00Z", 1.0)],
+    "Europe/Berlin": [("2024-03-31T01:00:00Z", 1.0)],
+}
+
+
+@asynccontextmanager
+async def reporting() -> AsyncIterator[Client]:
+    """A client of the application, whose first report of the night ends before the application does."""
+    async with open_client(report.app) as client:
+        yield client
+        await until(lambda: not report.app.connections, patience=5)
+
+
+def check_report(events: list[tuple[str | None, Any]]) -> None:
+    """All of a report, from 2024-03-01 on for 60 days."""
+    changes = [data for event, data in events if event == "change"]
+    for zone, expected in CHANGES.items():
+        assert [(change["at"], change["hours"]) for change in changes if change["zone"] == zone] == expected, zone
+    areas = [data["area"] for event, data in events if event == "progress"]
+    assert tuple(areas) == report.AREAS
+    event, done = events[-1]
+    zones = len(report.zones_of_places())
+    assert (event, done) == ("done", {"day": "2024-03-01", "days": 60, "zones": zones, "changes": len(changes)})
+    assert events[-2] == ("progress", {"area": "Pacific", "zones": zones, "of": zones})
+
+
+async def test_the_report_comes_over_http_as_a_stream_that_tells_how_far_it_is():
+    async with reporting() as client:
+        answer = await client.get("/api/report?day=2024-03-01&days=60")
+        today = (await client.get("/api/report?days=1")).events()[-1].json()
+    check_report([(event.event, event.json()) for event in answer.events()])
+    assert today["day"] in {str(datetime.now(UTC).date() - timedelta(days=ago)) for ago in (0, 1)}
+
+
+async def test_the_report_is_made_from_the_shell():
+    words = ("report:nightly", "--day", "2024-03-01", "--days", "60")
+    ran = await trio.run_process(
+        command("keryx_trio", "run", "-q", "examples.report:app", *words),
+        cwd=ROOT,
+        env=environment(),
+        capture_stdout=True,
+    )
+    check_report([(event["event"], event["data"]) for event in json.loads(ran.stdout)["response"]])
+    ran = await trio.run_process(
+        command("keryx_trio", "run", "-q", "examples.report:app", *words, "--follow"),
+        cwd=ROOT,
+        env=environment(),
+        capture_stdout=True,
+    )
+    assert b'change    {"zone": "Europe/Berlin", "at": "2024-03-31T01:00:00Z", "hours": 1.0}\n' in ran.stdout
+
+
+async def test_a_report_that_is_ordered_is_made_by_a_worker_and_kept():
+    async with reporting() as client:
+        ordered = (await client.post("/api/reports", json={"day": "2024-03-01", "days": 60})).json()
+        job = await report.app.job(ordered["id"])
+        assert (ordered["status"], job.queue) == ("queued", "reports")
+        await job.result()
+        found = (await client.get(f"/api/reports/{job.id}")).json()
+        assert (found["status"], found["attempts"]) == ("done", 1)
+        check_report([(event["event"], event["data"]) for event in found["result"]])
+        assert (await client.get("/api/reports/nobody")).status == 404
+
+
+async def test_a_report_that_failed_tells_why():
+    async with reporting() as client:
+        ordered = (await client.post("/api/reports", json={"day": "9999-12-31"})).json()
+        with pytest.raises(TypedError):
+            await (await report.app.job(ordered["id"])).result()
+        found = (await client.get(f"/api/reports/{ordered['id']}")).json()
+        assert found["status"] == "failed"
+        assert found["error"]["message"] == "must be in the years 1970 to 2100"
+
+
+async def test_the_report_is_made_once_a_night_and_kept_until_the_next_one(monkeypatch: pytest.MonkeyPatch):
+    made = []
+    monkeypatch.setattr(report, "zones_of_places", lambda: made.append(1) or {"Europe/Berlin"})
+    assert report.nightly.task == Task(queue="reports", every=86_400)
+    assert report.app.config.tasks.result_ttl > 86_400
+    async with reporting():
+        await until(lambda: made, patience=5)
+    assert made == [1]
+
+
+async def test_a_machine_without_time_zones_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(report, "available_timezones", set)
+    async with reporting() as client:
+        [error] = (await client.get("/api/report")).events()
+    assert error.json()["message"] == "this machine has no time zones: pip install tzdata"
