@@ -117,6 +117,25 @@ async def test_what_is_left_behind_fails_the_test(autojump_clock):
             client.stream("GET", "/api/stuck")
 
 
+async def test_a_job_that_runs_is_not_left_behind_and_may_end(autojump_clock):
+    app, ended = Keryx(config=Config(drain_timeout=10)), []
+
+    @app.action("work")
+    async def work() -> None:
+        await trio.sleep(5)
+        ended.append(True)
+
+    @app.action("order", web=Web("/order"))
+    async def order() -> str:
+        return (await app.enqueue("work")).id
+
+    async with open_client(app) as client:
+        await client.get("/api/order")
+        await trio.testing.wait_all_tasks_blocked()
+        assert app.connections
+    assert ended == [True]
+
+
 def test_it_works_on_a_clock_that_the_test_moves_by_hand(app):
     clock = MockClock()
 
