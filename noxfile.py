@@ -46,6 +46,8 @@ async def main() -> None:
         answer = await client.get("/api/hello?name=wheel")
         print(answer.status, answer.json())
         assert answer.status == 200
+        for path in ("/api/openapi.json", "/api/docs", "/api/docs/docs.js"):
+            assert (await client.get(path)).status == 200, path
 
 trio.run(main)
 """

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 import attrs
 import pytest
 from msgspec import Meta
+from typing_extensions import TypeAliasType
 
 from keryx_trio import (
     SECRET,
+    ByteStream,
     Config,
     Connection,
     ErrorType,
@@ -259,6 +261,13 @@ def test_a_text_in_a_path_is_not_empty():
     assert told["schema"] == {"type": "string", "minLength": 1}
 
 
+def test_a_list_in_a_path_has_one_item():
+    async def it(id: list[int]) -> None: ...
+
+    [told] = document(app_with(it, route="/it/{id}"))["paths"]["/api/it/{id}"]["get"]["parameters"]
+    assert told["schema"] == {"type": "array", "items": {"type": "integer"}, "maxItems": 1}
+
+
 @pytest.mark.parametrize("method", ["post", "put", "patch"])
 def test_a_body_is_json_or_a_form(method):
     async def it(cups: int, point: Point, kinds: list[str] = []) -> None: ...  # noqa: B006 - a default of an input
@@ -370,6 +379,8 @@ def test_half_of_a_class_is_not_left_where_the_rest_cannot_be_described():
         (StreamingResponse | list[int], {"streaming": True}, ["application/json", "text/event-stream"]),
         (Response, {}, ["*/*"]),
         (Response, {"produces": "image/png"}, ["image/png"]),
+        (ByteStream, {}, ["*/*"]),
+        (TypeAliasType("Either", EventStream | list[int]), {}, ["application/json", "text/event-stream"]),
         (Response | list[int], {}, ["application/json"]),
     ],
     ids=str,
@@ -546,6 +557,12 @@ def test_two_classes_of_one_name_are_told_apart_whichever_comes_first():
     assert found == names(other, Point)
     assert len(found) == 2
     assert all(name.endswith("Point") and "." in name for name in found)
+
+
+def test_two_classes_that_cannot_be_told_apart_are_numbered():
+    found = names(other_point(), other_point())
+    assert len(found) == 2
+    assert found[1] == f"{found[0]}_2"
 
 
 def test_what_is_taken_has_another_name_where_it_differs_from_what_is_sent():

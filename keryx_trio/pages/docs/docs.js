@@ -60,7 +60,10 @@ function control(field) {
   }
   if (field.kind === "file") return make("input", { type: "file", multiple: field.several });
   if (field.kind === "json") {
-    return make("textarea", { rows: 2, placeholder: hint || (field.several ? "[]" : "{}"), value, spellcheck: false });
+    const text = field.example === undefined ? "" : JSON.stringify(field.example, null, 2);
+    const rows = Math.min(12, Math.max(2, text.split("\n").length));
+    const placeholder = hint || (field.several ? "[]" : "{}");
+    return make("textarea", { rows, placeholder, value: text, spellcheck: false });
   }
   const type = field.secret ? "password" : field.kind;
   return make("input", { type, step: "any", placeholder: hint, value, spellcheck: false });

@@ -42,13 +42,14 @@ function field(described, name, place, schema, required = false, description = "
   const some = (whole.anyOf ?? []).filter((each) => each.type !== "null");
   const bare = some.length === 1 ? { ...whole, ...resolve(described, some[0]) } : whole;
   const kind = isJson ? "json" : kindOf(bare);
+  const given = whole.examples?.[0] ?? bare.examples?.[0];
   return {
     name, place, kind, required,
     description: description || whole.description || bare.description || "",
     choices: bare.type === "boolean" ? [true, false] : "const" in bare ? [bare.const] : (bare.enum ?? []),
     several: bare.type === "array",
     secret: bare.format === "password",
-    example: whole.examples?.[0] ?? bare.examples?.[0],
+    example: given === undefined && kind === "json" && required ? sampleOf(described, whole) : given,
     hint: whole.default ?? bare.default ?? (kind === "text" ? bare.format : undefined),
   };
 }
@@ -58,6 +59,26 @@ function kindOf(schema) {
   if (schema.enum || "const" in schema || schema.type === "boolean") return "choice";
   if (schema.type === "integer" || schema.type === "number") return "number";
   return schema.type === "string" ? "text" : "json";
+}
+
+// A value of a schema, with what it must have: something to begin with.
+function sampleOf(described, schema, depth = 0) {
+  const whole = resolve(described, schema);
+  const told = whole.examples?.[0] ?? whole.default ?? whole.const ?? whole.enum?.[0];
+  if (told !== undefined) return told;
+  const some = whole.anyOf ?? whole.oneOf;
+  if (some) return sampleOf(described, some[0], depth);
+  switch (whole.type) {
+    case "object": {
+      const names = depth < 5 ? (whole.required ?? []) : [];
+      return Object.fromEntries(names.map((name) => [name, sampleOf(described, whole.properties[name], depth + 1)]));
+    }
+    case "array": return (whole.prefixItems ?? []).map((item) => sampleOf(described, item, depth + 1));
+    case "integer":
+    case "number": return whole.minimum ?? (whole.exclusiveMinimum ?? -1) + 1;
+    case "boolean": return false;
+    default: return whole.type === "string" ? "" : null;
+  }
 }
 
 function resolve(described, value) {
