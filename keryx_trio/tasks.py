@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import trio
 
 from .config import checked_queue
 from .errors import ErrorType, TypedError
@@ -42,6 +41,7 @@ class Job:
         queue: the queue that it is in.
         status: "queued", "delayed", "running", "done" or "failed".
         attempts: how often it was begun.
+        error: what it failed with, or None.
     """
 
     __slots__ = ("_app", "_record")
@@ -83,6 +83,13 @@ class Job:
         """How often it was begun, when last looked at."""
         return self._record.attempts
 
+    @property
+    def error(self) -> TypedError | None:
+        """What it failed with, when last looked at; None where it has not failed."""
+        if self.status is not Status.FAILED:
+            return None
+        return _error(msgspec.json.decode(self._record.outcome or b"{}"))
+
     async def refresh(self) -> None:
         """Look at it again.
 
@@ -101,16 +108,15 @@ class Job:
             TypedError: the job failed, with the error of its last attempt; or it is kept no longer; or the store cannot
                 be reached.
         """
+        await self.refresh()
         pause = FIRST_LOOK
         while not self.status.is_final:
             await self._app.store.jobs.changed(self.id, pause)
             await self.refresh()
             pause = min(1.5 * pause, LONGEST_PAUSE)
-        await trio.lowlevel.checkpoint()
-        outcome = msgspec.json.decode(self._record.outcome or b"null")
-        if self.status is Status.FAILED:
-            raise _error(outcome)
-        return outcome
+        if self.error is not None:
+            raise self.error
+        return msgspec.json.decode(self._record.outcome or b"null")
 
 
 async def enqueue(

@@ -30,7 +30,7 @@ from keryx_trio import (
 )
 from keryx_trio.config import ConfigError, TasksConfig
 from keryx_trio.testing import open_client
-from keryx_trio.transports.worker import Workers
+from keryx_trio.transports.worker import MOST_LOSSES, Workers
 from tests.e2e.serving import until
 
 
@@ -126,6 +126,7 @@ async def test_a_failed_job_raises_the_error_of_its_action(app: Keryx, autojump_
             await job.result()
         error = raised.value
         assert (error.type, error.key, error.value) == (ErrorType.CONNECTION_CHANNEL_VALIDATION, "chat", 7)
+        assert job.error.payload() == error.payload()
         assert (job.status, job.attempts) == ("failed", 1)  # to try again would not help
 
 
@@ -150,6 +151,30 @@ async def test_an_action_that_is_gone_by_then_fails_its_job_which_is_kept(app: K
         del app._actions["add"]
         with pytest.raises(TypedError, match="action not found: add"):
             await job.result()
+
+
+async def test_a_job_whose_worker_is_lost_again_and_again_fails_and_is_kept(tmp_path: Any):
+    app = Keryx(store=f"sqlite:///{tmp_path}/state.db", config=Config())
+    store: Any = app.store
+    calls = 0
+
+    @app.action("deadly")
+    async def deadly() -> None:
+        nonlocal calls
+        calls += 1
+
+    async with store.open():
+        workers, app.workers = app.workers, None
+        job = await app.enqueue("deadly", retries=5)
+        for _ in range(MOST_LOSSES):
+            assert (await store.jobs.claim("default", 1, 0.001))[0]
+            await trio.sleep(0.002)
+    app.workers = workers
+    with trio.fail_after(10):
+        async with app:
+            with pytest.raises(TypedError, match="its worker was lost 10 times while it ran"):
+                await (await app.job(job.id)).result()
+    assert calls == 0
 
 
 async def test_a_delay_passes_before_a_job_begins(app: Keryx, autojump_clock: MockClock):

@@ -33,9 +33,9 @@ Examples:
     "--limit", type=click.IntRange(min=1), default=LIMIT, show_default=True, help="How many of each kind are shown."
 )
 def jobs(app: str, retry: str | None, limit: int) -> None:
-    """Show the queues of an application, and its jobs that run, wait or have failed.
+    """Show the queues of an application, and its jobs: those that run, wait, have failed, or are done.
 
-    The jobs are those of the store that the application has (KERYX_STORE). Those that are done are counted alone.
+    The jobs are those of the store that the application has (KERYX_STORE).
     """
     import trio  # noqa: PLC0415 - not needed to say what the command does
 
@@ -87,7 +87,7 @@ def lines(app: Keryx, overview: Overview) -> Iterator[str]:
         for queue, counts in sorted(overview.counts.items())
     ]
     yield from table(["QUEUE", *(status.upper() for status in shown)], queues)
-    for status in (Status.RUNNING, Status.DELAYED, Status.QUEUED, Status.FAILED):
+    for status in (Status.RUNNING, Status.DELAYED, Status.QUEUED, Status.FAILED, Status.DONE):
         records = [record for record in overview.records if record.status is status]
         if records:
             yield ""
@@ -102,12 +102,12 @@ def lines(app: Keryx, overview: Overview) -> Iterator[str]:
                 yield f"... and {all_of_them - len(records)} more"
 
 
-_WHEN: Final = {"running": "ENQUEUED", "delayed": "DUE", "queued": "ENQUEUED", "failed": "FAILED"}
+_WHEN: Final = {"running": "ENQUEUED", "delayed": "DUE", "queued": "ENQUEUED", "failed": "FAILED", "done": "DONE"}
 
 
 def _row(app: Keryx, record: Record, now: float) -> list[list[str]]:
     order = record.order
-    moment = record.due if record.status in ("delayed", "failed") else record.enqueued
+    moment = record.due if record.status in ("delayed", "failed", "done") else record.enqueued
     cells = [order.id, order.action, order.queue, f"{record.attempts}x", _span(moment - now), _inputs(app, record)]
     return [*([cell] for cell in cells), [_error(record)]]
 

@@ -3,8 +3,8 @@
 Owns: what is kept of a job, and what every store can do with jobs. Does not know: actions, or how a call is made.
 
 Invariants, in every store alike: a job that was put is there until it has been settled. A worker holds it by a lease,
-which ends by itself where the worker does: so each job is attempted at least once, and now and then twice. What became
-of an attempt counts only while its lease is held.
+which ends by itself where the worker does: so each job is attempted at least once, and now and then twice. The first
+attempt that is done makes it so; any other end counts only while the lease is held.
 """
 
 from __future__ import annotations
@@ -57,11 +57,13 @@ class Attempt:
     Attributes:
         number: of the attempts at this job, from 1, those of workers that were lost included; it names the lease.
         failures: how many of those before it failed.
+        losses: how many of those before it ended with their worker.
     """
 
     order: Order
     number: int
     failures: int
+    losses: int = 0
 
 
 @attrs.frozen
@@ -110,7 +112,7 @@ class Overview:
     Attributes:
         now: the store's time, in seconds since 1970.
         counts: how many there are, by queue and status.
-        records: those that are not done, some of each status.
+        records: some of each status.
     """
 
     now: float
@@ -148,7 +150,7 @@ class Jobs(Protocol):
         """Put a failed job into its queue again; False where there is no such job, or it has not failed."""
 
     async def overview(self, limit: int) -> Overview:
-        """All jobs in numbers, and `limit` of each status that is not done."""
+        """All jobs in numbers, and `limit` of each status; of what is final the last ones."""
 
     async def queues(self) -> set[str]:
         """The queues that have jobs."""

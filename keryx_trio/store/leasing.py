@@ -86,7 +86,10 @@ class Leases(ABC):
 
     @abstractmethod
     async def settle(self, attempt: Attempt, verdict: Verdict) -> bool:
-        """Write down what became of an attempt; False where its lease was lost, and nothing is written."""
+        """Write down what became of an attempt; False where its lease was lost, and nothing is written.
+
+        That it is done is written all the same, unless that is known already: then it need not be attempted once more.
+        """
 
     # What is known in this process
 
@@ -109,7 +112,7 @@ class Leases(ABC):
 
     async def serve(self, queue: str, limit: int, handler: Handler, *, lease: float, stopping: trio.Event) -> None:
         """See `Jobs`."""
-        held: dict[str, _Held] = {}
+        held: set[_Held] = set()
         bell = Bell()
         bells = self._bells.setdefault(queue, set())
         bells.add(bell)
@@ -123,8 +126,9 @@ class Leases(ABC):
                         if room := limit - len(held):
                             found, pause = await self._claim(queue, room, lease)
                             for attempt in found:
-                                held[attempt.order.id] = _Held(attempt)
-                                attempts.start_soon(self._attempt, held, attempt.order.id, handler, lease, bell)
+                                _give_up(held, attempt)  # it was ours, before a stall that was longer than its lease
+                                held.add(mine := _Held(attempt))
+                                attempts.start_soon(self._attempt, held, mine, handler, lease, bell)
                         await bell.wait(pause)
                 helpers.cancel_scope.cancel()
         finally:
@@ -137,29 +141,26 @@ class Leases(ABC):
             return [], OUTAGE_PAUSE
         return found, math.inf if len(found) == room else min(next_due, self.look_every)
 
-    async def _keep(self, held: dict[str, _Held], lease: float) -> None:
+    async def _keep(self, held: set[_Held], lease: float) -> None:
         """Keep the leases of what is held, for ever; an attempt whose lease is lost is cancelled."""
         while True:
             await trio.sleep(lease / HEARTBEATS)
             if not held:
                 continue
             try:
-                lost = await self.renew([each.attempt for each in held.values()], lease)
+                lost = await self.renew([each.attempt for each in held], lease)
             except StoreUnavailable:
                 continue  # it may be back before the leases end
             for attempt in lost:
-                mine = held.get(attempt.order.id)
-                if mine is not None and mine.attempt is attempt:  # else it was settled meanwhile
-                    mine.scope.cancel()
+                _give_up(held, attempt)
 
-    async def _attempt(self, held: dict[str, _Held], id: str, handler: Handler, lease: float, bell: Bell) -> None:  # noqa: A002
-        attempt, scope = held[id].attempt, held[id].scope
-        verdict = GIVEN_BACK
+    async def _attempt(self, held: set[_Held], mine: _Held, handler: Handler, lease: float, bell: Bell) -> None:
+        attempt, verdict = mine.attempt, GIVEN_BACK
         try:
-            with scope:
+            with mine.scope:
                 verdict = await handler(attempt)
-            if scope.cancelled_caught:
-                self._tell_lost(attempt.order)
+            if mine.scope.cancelled_caught:
+                tell_lost(self._log, attempt.order)
             else:
                 with trio.move_on_after(lease):
                     await self._settle(attempt, verdict)
@@ -168,7 +169,7 @@ class Leases(ABC):
                 await self._settle(attempt, verdict)
             raise
         finally:
-            del held[id]
+            held.discard(mine)
             bell.ring()
 
     async def _settle(self, attempt: Attempt, verdict: Verdict) -> None:
@@ -179,7 +180,7 @@ class Leases(ABC):
                 await trio.sleep(OUTAGE_PAUSE)
                 continue
             if not is_held:
-                self._tell_lost(attempt.order)
+                tell_lost(self._log, attempt.order)
             elif verdict.status.is_final:
                 if (event := self._awaited.get(attempt.order.id)) is not None:
                     event.set()
@@ -187,7 +188,14 @@ class Leases(ABC):
                 self._has_come(attempt.order.queue)
             return
 
-    def _tell_lost(self, order: Order) -> None:
-        self._log.warning(
-            "a job's lease was lost, so it may run twice", job=order.id, action=order.action, queue=order.queue
-        )
+
+def tell_lost(log: Log, order: Order) -> None:
+    """Say that the lease of a job that was attempted here has ended."""
+    log.warning("a job's lease was lost, so it may run twice", job=order.id, action=order.action, queue=order.queue)
+
+
+def _give_up(held: set[_Held], attempt: Attempt) -> None:
+    """End the attempts at a job whose lease is not ours any more."""
+    for each in held:
+        if each.attempt.order.id == attempt.order.id:
+            each.scope.cancel()

@@ -122,7 +122,7 @@ class MemoryJobs(Leases):
         for job in self._jobs.values():
             status = _shown(job, now)
             counts[job.order.queue][status] += 1
-            if status is not Status.DONE and shown[status] < limit:
+            if shown[status] < limit:
                 shown[status] += 1
                 records.append(self._record(job, now))
         return Overview(self._epoch() + now, counts, records)

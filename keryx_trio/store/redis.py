@@ -82,7 +82,7 @@ class RedisStore:
         self.url = address.shown
         availability = Availability(log, self.url)
         self._connection = RedisConnection(address, availability)
-        self.jobs = RedisJobs(address, self._run, self._connection.ready, availability)
+        self.jobs = RedisJobs(address, self._run, self._connection.ready, availability, log)
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """See `Store`."""

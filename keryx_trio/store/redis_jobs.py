@@ -5,7 +5,8 @@ a job that is under way: it delivers it, keeps its lease, and delays it. Does no
 the store have them).
 
 A result is written before streaq is told that the job has ended. Where that does not reach it any more, it delivers the
-job once more, and the result that is there ends it.
+job once more, and the result that is there ends it. Streaq renews the leases of what runs, and leaves little time for
+that, and does not notice where one was lost: so they are renewed here too, more often, and what is lost is cancelled.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -21,18 +21,21 @@ import msgspec
 import trio
 
 from ..errors import text_of, unwrap
+from ..logs import Log
 from . import StoreUnavailable
 from .availability import Availability
 from .jobs import Attempt, Handler, Order, Overview, Record, Status
-from .leasing import OUTAGE_PAUSE
+from .leasing import OUTAGE_PAUSE, tell_lost
 from .redis_address import Address
-from .redis_streaq import Again, Keys, Publisher, run_worker
+from .redis_streaq import Again, Deliveries, Keys, Publisher
 
 QUEUES: Final = b"keryx:queues"
 FAILED: Final = b"keryx:failed:"
-"""The ids of what has failed in a queue, by the time at which each is forgotten, in milliseconds."""
+DONE: Final = b"keryx:done:"
+"""The ids of what is final in a queue, by the time at which each is forgotten, in milliseconds."""
 OUTCOME: Final = b"keryx:outcome:"
-FAILURES: Final = b"keryx:failures:"
+ATTEMPTS: Final = b"keryx:attempts:"
+"""How many attempts at a job failed, or were given back."""
 RECURRING: Final = b"keryx:recurring"
 
 UNPUBLISHED: Final = 5.0
@@ -58,24 +61,27 @@ SETTLE: Final = (
     NOW
     + b"""
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-redis.call('DEL', KEYS[3])
+redis.call('DEL', KEYS[4])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], 0, now * 1000)
-if ARGV[4] == '1' then
-  redis.call('ZADD', KEYS[2], now * 1000 + ARGV[3], ARGV[1])
-else
-  redis.call('ZREM', KEYS[2], ARGV[1])
-end
+redis.call('ZADD', KEYS[2], now * 1000 + ARGV[3], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
 """
 )
-FAIL: Final = b"""
-redis.call('INCR', KEYS[1])
+COUNT: Final = b"""
+redis.call('HINCRBY', KEYS[1], ARGV[2], 1)
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 """
+KEEP: Final = b"""
+if #redis.call('XPENDING', KEYS[1], 'workers', ARGV[2], ARGV[2], 1, ARGV[1]) == 0 then return 0 end
+redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, ARGV[2], 'JUSTID')
+return 1
+"""
+"""Renew the lease of a delivery, where its worker has it still."""
 OVERVIEW: Final = (
     NOW
     + b"""
 local limit = tonumber(ARGV[7])
-local counts, jobs, failed = {}, {}, {}
+local counts, jobs, final = {}, {}, {}
 local function show(id, due, running)
   local data = redis.call('GET', ARGV[1] .. id)
   if data then jobs[#jobs + 1] = {data, due, running, redis.call('GET', ARGV[2] .. id) or '0'} end
@@ -88,9 +94,15 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if running > 0 then
     for _, entry in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', running)) do pending[entry[1]] = 1 end
   end
-  local kept = ARGV[8] .. queue
-  local waiting, late = redis.call('XLEN', stream) - running, redis.call('ZCARD', delayed)
-  counts[#counts + 1] = {queue, waiting, late, running, redis.call('ZCOUNT', kept, now * 1000, '+inf')}
+  local due = redis.call('ZCOUNT', delayed, '-inf', now * 1000)
+  local row = {queue, redis.call('XLEN', stream) - running + due, redis.call('ZCARD', delayed) - due, running}
+  for _, kind in ipairs({ARGV[8], ARGV[9]}) do
+    row[#row + 1] = redis.call('ZCOUNT', kind .. queue, now * 1000, '+inf')
+    for _, id in ipairs(redis.call('ZRANGE', kind .. queue, '+inf', now * 1000, 'BYSCORE', 'REV', 'LIMIT', 0, limit)) do
+      final[#final + 1] = redis.call('GET', ARGV[6] .. id) or nil
+    end
+  end
+  counts[#counts + 1] = row
   local shown = {[0] = 0, [1] = 0}
   for _, entry in ipairs(redis.call('XRANGE', stream, '-', '+', 'COUNT', limit + running)) do
     local kind = pending[entry[1]] or 0
@@ -101,14 +113,15 @@ for _, queue in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   end
   local ids = redis.call('ZRANGE', delayed, 0, limit - 1, 'WITHSCORES')
   for place = 1, #ids, 2 do show(ids[place], ids[place + 1], 0) end
-  local last = redis.call('ZRANGE', kept, '+inf', now * 1000, 'BYSCORE', 'REV', 'LIMIT', 0, limit)
-  for _, id in ipairs(last) do
-    failed[#failed + 1] = redis.call('GET', ARGV[6] .. id) or nil
-  end
 end
-return {time[1], time[2], counts, jobs, failed}
+return {time[1], time[2], counts, jobs, final}
 """
 )
+BEFORE: Final = b"""
+local counted = redis.call('HMGET', KEYS[2], 'failed', 'back')
+return {redis.call('GET', KEYS[1]), counted[1], counted[2]}
+"""
+"""What is known of a job before an attempt at it."""
 RESERVE: Final = (
     NOW
     + b"""
@@ -169,9 +182,11 @@ class RedisJobs:
         script: Callable[..., Awaitable[Any]],
         ready: Callable[[], Awaitable[None]],
         availability: Availability,
+        log: Log,
     ) -> None:
+        self.log = log
         self._address = address
-        self._script = script
+        self.script = script
         self._ready = ready
         self._availability = availability
         self._publisher = Publisher(address, availability)
@@ -186,7 +201,7 @@ class RedisJobs:
     async def put(self, order: Order, delay: float = 0) -> None:
         """See `Jobs`."""
         if order.queue not in self._known:
-            await self._script(b"redis.call('SADD', KEYS[1], ARGV[1])", [QUEUES], order.queue.encode())
+            await self.script(b"redis.call('SADD', KEYS[1], ARGV[1])", [QUEUES], order.queue.encode())
             self._known.add(order.queue)
         await self._ready()
         await self._publisher.publish(order.id, _packed(order), order.queue, delay)
@@ -194,17 +209,17 @@ class RedisJobs:
     async def put_recurring(self, order: Order, every: float) -> float:
         """See `Jobs`."""
         task = f"{order.action}@{every!r}".encode()
-        is_mine, id, until_next = await self._script(  # noqa: A001 - a job's
+        is_mine, id, until_next = await self.script(  # noqa: A001 - a job's
             RESERVE, [RECURRING], task, repr(every).encode(), order.id.encode(), self._keys[0], b"%r" % UNPUBLISHED
         )
         if is_mine:
             await self.put(attrs.evolve(order, id=id.decode()))
-            await self._script(CONFIRM, [RECURRING], task, id)
+            await self.script(CONFIRM, [RECURRING], task, id)
         return float(until_next)
 
     async def find(self, id: str) -> Record | None:  # noqa: A002
         """See `Jobs`."""
-        found = await self._script(FIND, [_key(OUTCOME, id)], *self._keys, id.encode())
+        found = await self.script(FIND, [_key(OUTCOME, id)], *self._keys, id.encode())
         if found[0]:
             return _record(*found)
         return None if found[1] is None else _settled(msgspec.json.decode(found[1], type=_Settled))
@@ -216,75 +231,97 @@ class RedisJobs:
     async def retry(self, id: str) -> bool:  # noqa: A002
         """See `Jobs`."""
         key = _key(OUTCOME, id)
-        kept = await self._script(b"return redis.call('GET', KEYS[1])", [key])
+        kept = await self.script(b"return redis.call('GET', KEYS[1])", [key])
         settled = kept and msgspec.json.decode(kept, type=_Settled)
         if not settled or not settled.failed:
             return False
         # What has failed is kept until it is settled anew: if this process dies here, it can be retried once more.
         marked = msgspec.json.encode(msgspec.structs.replace(settled, retried=True))
-        await self._script(b"redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')", [key], marked)
+        await self.script(b"redis.call('SET', KEYS[1], ARGV[1], 'XX', 'KEEPTTL')", [key], marked)
         await self.put(_order(settled.order))
-        await self._script(b"redis.call('ZREM', KEYS[1], ARGV[1])", [_key(FAILED, settled.order[3])], id.encode())
+        await self.script(b"redis.call('ZREM', KEYS[1], ARGV[1])", [_key(FAILED, settled.order[3])], id.encode())
         return True
 
     async def overview(self, limit: int) -> Overview:
         """See `Jobs`."""
-        seconds, microseconds, counted, jobs, failed = await self._script(
-            OVERVIEW, [QUEUES], *self._keys, OUTCOME, limit, FAILED
+        seconds, microseconds, counted, jobs, final = await self.script(
+            OVERVIEW, [QUEUES], *self._keys, OUTCOME, limit, FAILED, DONE
         )
-        kinds = (Status.QUEUED, Status.DELAYED, Status.RUNNING, Status.FAILED)
+        kinds = (Status.QUEUED, Status.DELAYED, Status.RUNNING, Status.FAILED, Status.DONE)
         counts = {
             queue.decode(): {kind: number for kind, number in zip(kinds, numbers, strict=True) if number}
             for queue, *numbers in counted
         }
-        failures = [_settled(msgspec.json.decode(each, type=_Settled)) for each in failed]
+        ended = [_settled(msgspec.json.decode(each, type=_Settled)) for each in final]
         now = int(seconds) + int(microseconds) / 1_000_000
-        return Overview(now, counts, [*(_record(*job) for job in jobs), *failures])
+        return Overview(now, counts, [*(_record(*job) for job in jobs), *ended])
 
     async def queues(self) -> set[str]:
         """See `Jobs`."""
-        return {name.decode() for name in await self._script(b"return redis.call('SMEMBERS', KEYS[1])", [QUEUES])}
+        return {name.decode() for name in await self.script(b"return redis.call('SMEMBERS', KEYS[1])", [QUEUES])}
 
     # A worker's part
 
     async def serve(self, queue: str, limit: int, handler: Handler, *, lease: float, stopping: trio.Event) -> None:
         """See `Jobs`."""
-        attempt = partial(self._attempt, handler)
+        taker = _Taker(self, handler)
         while not stopping.is_set():
-            fault = await run_worker(self._address, queue, limit, attempt, lease=lease, stopping=stopping)
+            fault = await Deliveries(self._address, queue, taker, limit=limit, lease=lease).run(stopping)
             if fault is not None:
                 self._availability.failed(text_of(unwrap(fault)))
                 with trio.move_on_after(OUTAGE_PAUSE):
                     await stopping.wait()
 
-    async def _attempt(self, handler: Handler, packed: list[Any], number: int) -> None:
-        """One delivery. Streaq takes a return for the end of the job, and `Again` for another delivery."""
+    async def patiently(self, script: bytes, keys: list[bytes], *arguments: bytes | int) -> Any:
+        """Run a script once the store is there; it ends with the application at the latest."""
+        while True:
+            try:
+                return await self.script(script, keys, *arguments)
+            except StoreUnavailable:
+                await trio.sleep(OUTAGE_PAUSE)
+
+
+@attrs.frozen(eq=False)
+class _Taker:
+    """Attempts what streaq delivers."""
+
+    _jobs: RedisJobs
+    _handler: Handler
+
+    async def attempt(self, packed: list[Any], number: int) -> None:
+        """See `Taker`."""
         order = _order(packed)
-        outcome, failures = _key(OUTCOME, order.id), _key(FAILURES, order.id)
-        kept, failed = await self._patiently(b"return redis.call('MGET', KEYS[1], KEYS[2])", [outcome, failures])
+        outcome, attempts = _key(OUTCOME, order.id), _key(ATTEMPTS, order.id)
+        kept, failed, back = await self._jobs.patiently(BEFORE, [outcome, attempts])
         if kept is not None and not msgspec.json.decode(kept, type=_Settled).retried:
             return
-        verdict = await handler(Attempt(order, number, int(failed or 0)))
+        failures, given_back = int(failed or 0), int(back or 0)
+        losses = max(0, number - 1 - failures - given_back)
+        verdict = await self._handler(Attempt(order, number, failures, losses))
         if not verdict.status.is_final:
-            if verdict.status is Status.DELAYED:
-                await self._patiently(FAIL, [failures], REMEMBERED)
+            kind = b"failed" if verdict.status is Status.DELAYED else b"back"
+            await self._jobs.patiently(COUNT, [attempts], REMEMBERED, kind)
             raise Again(verdict.delay)
         if verdict.status is Status.DONE:
             packed[2] = ""
         has_failed = verdict.status is Status.FAILED
         settled = _Settled(packed, has_failed, time.time(), number, msgspec.Raw(verdict.outcome or b"null"))
-        await self._patiently(
-            SETTLE, [outcome, _key(FAILED, order.queue), failures],
-            order.id.encode(), msgspec.json.encode(settled), math.ceil(verdict.keep * 1000), int(has_failed),
+        kinds = (FAILED, DONE) if has_failed else (DONE, FAILED)
+        await self._jobs.patiently(
+            SETTLE, [outcome, *(_key(kind, order.queue) for kind in kinds), attempts],
+            order.id.encode(), msgspec.json.encode(settled), math.ceil(verdict.keep * 1000),
         )  # fmt: skip
 
-    async def _patiently(self, script: bytes, keys: list[bytes], *arguments: bytes | int) -> Any:
-        """Run a script once the store is there; it ends with the application at the latest."""
-        while True:
-            try:
-                return await self._script(script, keys, *arguments)
-            except StoreUnavailable:
-                await trio.sleep(OUTAGE_PAUSE)
+    async def keep(self, stream: str, worker: str, message: str) -> bool:
+        """See `Taker`."""
+        try:
+            return bool(await self._jobs.script(KEEP, [stream.encode()], worker.encode(), message.encode()))
+        except StoreUnavailable:
+            return True  # as far as is known; it may be back before the lease ends
+
+    def tell_lost(self, packed: list[Any]) -> None:
+        """See `Taker`."""
+        tell_lost(self._jobs.log, _order(packed))
 
 
 def _key(kind: bytes, name: str) -> bytes:

@@ -11,10 +11,9 @@ Streaq's worker stops by signals, of which it knows two; here it is told by an e
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import msgspec
@@ -28,7 +27,7 @@ from streaq import StreaqRetry, Worker
 from ..errors import text_of, unwrap
 from . import StoreUnavailable
 from .availability import PATIENCE, Availability
-from .leasing import LAST_WORD
+from .leasing import HEARTBEATS, LAST_WORD
 from .redis_address import Address
 from .redis_connection import Connection
 
@@ -45,9 +44,6 @@ time at the latest, and a little more."""
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=str)  # an exception of streaq's own is told by its words
 
-Attempt = Callable[[Any, int], Awaitable[None]]
-"""Is given the value, and the number of the delivery."""
-
 
 class Again(StreaqRetry):
     """Raised by an attempt that is to be delivered once more.
@@ -61,9 +57,30 @@ class Again(StreaqRetry):
 
 
 class _Worker(Worker[None]):
-    """A worker that stops where it is told to, and lets what runs come to its end."""
+    """A worker that stops where it is told to, and lets what runs come to its end.
+
+    Attributes:
+        messages: which delivery each task is of.
+        lost: the deliveries that are another worker's by now: how they end here, is not streaq's business.
+    """
 
     stopping: trio.Event
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.messages: dict[str, str] = {}
+        self.lost: set[str] = set()
+
+    async def run_task(self, msg: Any) -> None:
+        self.messages[msg.task_id] = msg.message_id
+        try:
+            await super().run_task(msg)
+        finally:
+            self.lost.discard(msg.message_id)
+
+    async def finish_task(self, msg: Any, *args: Any, **options: Any) -> None:
+        if msg.message_id not in self.lost:
+            await super().finish_task(msg, *args, **options)
 
     async def signal_handler(self, scope: Any) -> None:
         await self.stopping.wait()
@@ -202,50 +219,96 @@ class Publisher:
             letter.done.set()
 
 
-async def run_worker(
-    address: Address, queue: str, limit: int, attempt: Attempt, *, lease: float, stopping: trio.Event
-) -> Exception | None:
-    """Have what is in a queue attempted, until `stopping` is set and what runs has ended; or until Redis is away.
+class Taker(Protocol):
+    """What deliveries are for."""
 
-    Where this is cancelled, the attempts are cancelled, and delivered to another worker at once.
+    async def attempt(self, value: Any, number: int) -> None:
+        """Do what a value asks for; `number` is that of its delivery. Raises `Again` for another one."""
 
-    Returns:
-        What ended it, where that was not `stopping`.
+    async def keep(self, stream: str, worker: str, message: str) -> bool:
+        """Renew the lease of a delivery; False where it is another worker's by now."""
+
+    def tell_lost(self, value: Any) -> None:
+        """It is another worker's by now; the attempt was cancelled."""
+
+
+class Deliveries:
+    """Has what is in a queue attempted, for as long as Redis is there.
+
+    Args:
+        limit: how many at once.
+        lease: how long one is held without a word, in seconds.
     """
-    worker = _make(address, [queue], limit, lease)
-    worker.stopping = trio.Event()
-    scopes: set[trio.CancelScope] = set()
 
-    async def call(value: Any) -> None:
-        with trio.CancelScope() as scope:
-            scopes.add(scope)
-            try:
-                await attempt(value, registered.context.tries)
-            finally:
-                scopes.discard(scope)
-        if scope.cancelled_caught:
-            raise Again(0)
+    def __init__(self, address: Address, queue: str, taker: Taker, *, limit: int, lease: float) -> None:
+        self._queue = queue
+        self._taker = taker
+        self._renew_every = lease / _PER_LEASE / HEARTBEATS
+        self._worker = _make(address, [queue], limit, lease)
+        self._worker.stopping = trio.Event()
+        self._attempts: set[trio.CancelScope] = set()
+        self._whole = trio.CancelScope(shield=True)
+        task: Any = self._worker.task(name=TASK, max_tries=None, ttl=0, timeout=None, silent=True)
+        self._registered = task(self._take)
 
-    registered: Any = worker.task(name=TASK, max_tries=None, ttl=0, timeout=None, silent=True)(call)
+    async def run(self, stopping: trio.Event) -> Exception | None:
+        """Go on until `stopping` is set and what runs has ended; or until Redis is away.
 
-    async def watch() -> None:
+        Where this is cancelled, the attempts are cancelled, and delivered to another worker at once.
+
+        Returns:
+            What ended it, where that was not `stopping`.
+        """
+        fault: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, stopping)
+            with self._whole:
+                try:
+                    await self._worker.run_async()
+                except Exception as error:  # noqa: BLE001 - of coredis, of the system, or a group of these
+                    fault = error
+            nursery.cancel_scope.cancel()
+        return fault
+
+    async def _watch(self, stopping: trio.Event) -> None:
         try:
             await stopping.wait()
         except trio.Cancelled:
-            whole.deadline = trio.current_time() + LAST_WORD
-            for scope in scopes:
+            self._whole.deadline = trio.current_time() + LAST_WORD
+            for scope in self._attempts:
                 scope.cancel()
             raise
         finally:
-            worker.stopping.set()
+            self._worker.stopping.set()
 
-    fault: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        with trio.CancelScope(shield=True) as whole:
-            try:
-                await worker.run_async()
-            except Exception as error:  # noqa: BLE001 - of coredis, of the system, or a group of these
-                fault = error
-        nursery.cancel_scope.cancel()
-    return fault
+    async def _take(self, value: Any) -> None:
+        """What streaq calls; its return is the end of the job, unless the delivery was lost."""
+        context = self._registered.context
+        message = self._worker.messages.pop(context.task_id)
+        again: Again | None = None
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(self._renew, message, scope)
+                self._attempts.add(scope)
+                try:
+                    await self._taker.attempt(value, context.tries)
+                except Again as asked:  # raised below: in here it would come out in a group
+                    again = asked
+                finally:
+                    self._attempts.discard(scope)
+            nursery.cancel_scope.cancel()
+        if message in self._worker.lost:
+            self._taker.tell_lost(value)
+        elif scope.cancelled_caught:
+            raise Again(0)
+        elif again is not None:
+            raise again
+
+    async def _renew(self, message: str, attempt: trio.CancelScope) -> None:
+        stream = self._worker.stream_key + self._queue
+        while True:
+            await trio.sleep(self._renew_every)
+            if not await self._taker.keep(stream, self._worker.id, message):
+                self._worker.lost.add(message)
+                attempt.cancel()
+                return

@@ -58,6 +58,7 @@ VERSIONS: Final = (
         due REAL NOT NULL,
         attempts INTEGER NOT NULL DEFAULT 0,
         failures INTEGER NOT NULL DEFAULT 0,
+        losses INTEGER NOT NULL DEFAULT 0,
         outcome BLOB,
         expires REAL
     );

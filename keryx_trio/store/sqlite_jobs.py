@@ -31,6 +31,7 @@ below a millisecond."""
 _ORDER: Final = "id, action, params, queue, correlation_id, retries"
 _RECORD: Final = f"{_ORDER}, status, enqueued, due, attempts, outcome"
 _SHOWN: Final = "CASE WHEN status = 'queued' AND due > ? THEN 'delayed' ELSE status END"
+_FIRST: Final = "iif(expires IS NULL, due, -due)"  # of what is final the last ones
 _OPEN: Final = "status IN ('queued', 'running')"  # as the index has it, to be found by it
 _KEPT: Final = "(expires IS NULL OR expires > ?)"
 
@@ -104,8 +105,8 @@ class SqliteJobs(Leases):
                     (id, now),
                 ).fetchone()
                 db.execute(
-                    "UPDATE job SET status = 'queued', due = ?, failures = 0, outcome = NULL, expires = NULL "
-                    "WHERE id = ? AND status = 'failed'",
+                    "UPDATE job SET status = 'queued', due = ?, expires = NULL, "
+                    "failures = 0, losses = 0, outcome = NULL WHERE id = ? AND status = 'failed'",
                     (now, id),
                 )
             return row and str(row[0])
@@ -128,8 +129,8 @@ class SqliteJobs(Leases):
                     counts[queue][Status(status)] = number
                 rows = db.execute(
                     f"SELECT * FROM (SELECT {_RECORD}, "  # noqa: S608 - as above
-                    f"row_number() OVER (PARTITION BY {_SHOWN} ORDER BY due, seq) AS place "
-                    f"FROM job WHERE status <> 'done' AND {_KEPT}) WHERE place <= ? ORDER BY due, place",
+                    f"row_number() OVER (PARTITION BY {_SHOWN} ORDER BY {_FIRST}, seq) AS place "
+                    f"FROM job WHERE {_KEPT}) WHERE place <= ? ORDER BY due, place",
                     (now, now, limit),
                 ).fetchall()
             return Overview(now, counts, [_record(row[:-1], now) for row in rows])
@@ -158,15 +159,17 @@ class SqliteJobs(Leases):
                 return [], pause
             with self._store.writing() as (db, now):
                 rows = db.execute(
-                    f"SELECT {_ORDER}, attempts + 1, failures FROM job "  # noqa: S608 - as above
+                    f"SELECT {_ORDER}, attempts + 1, failures, losses + (status = 'running') "  # noqa: S608 - as above
+                    "FROM job "
                     f"WHERE queue = ? AND {_OPEN} AND due <= ? ORDER BY due, seq LIMIT ?",
                     (queue, now, limit),
                 ).fetchall()
                 db.executemany(
-                    "UPDATE job SET status = 'running', due = ?, attempts = attempts + 1 WHERE id = ?",
+                    "UPDATE job SET losses = losses + (status = 'running'), status = 'running', due = ?, "
+                    "attempts = attempts + 1 WHERE id = ?",
                     [(now + lease, row[0]) for row in rows],
                 )
-            return [Attempt(Order(*row[:-2]), *row[-2:]) for row in rows], 0
+            return [Attempt(Order(*row[:-3]), *row[-3:]) for row in rows], 0
 
         return await self._store.run(claim)
 
@@ -193,9 +196,9 @@ class SqliteJobs(Leases):
         def settle() -> bool:
             with self._store.writing() as (db, now):
                 changed = db.execute(
-                    "UPDATE job SET status = ?, due = ?, expires = ?, failures = failures + ?, "
+                    "UPDATE job SET status = ?, due = ?, expires = ?, failures = failures + ?, "  # noqa: S608 - as above
                     "outcome = coalesce(?, outcome), params = CASE WHEN ? THEN x'' ELSE params END "
-                    "WHERE id = ? AND status = 'running' AND attempts = ?",
+                    f"WHERE id = ? AND {_OPEN} AND (? OR (status = 'running' AND attempts = ?))",
                     (
                         verdict.status if is_final else Status.QUEUED,
                         now + (0 if is_final else verdict.delay),
@@ -204,6 +207,7 @@ class SqliteJobs(Leases):
                         verdict.outcome,
                         verdict.status is Status.DONE,
                         attempt.order.id,
+                        verdict.status is Status.DONE,
                         attempt.number,
                     ),
                 )

@@ -50,6 +50,9 @@ SPREAD: Final = 1.25
 LONGEST_SLEEP: Final = 60.0
 """Seconds after which a recurring task looks at the clock again, at most: the time of day may be set meanwhile."""
 
+MOST_LOSSES: Final = 10
+"""How often the worker of a job may be lost while it runs: one that was lost so often was lost by the job itself."""
+
 LAST_WORD: Final = 1.0
 """How long after a shutdown what it has stopped may take to be given back, in seconds."""
 
@@ -80,7 +83,10 @@ async def run_jobs(app: Keryx) -> int:
                 app.log.info("jobs run here", **({} if app.workers is None else app.workers.describe()))
                 sign = await anext(signals)
                 status = 0 if sign == signal.SIGTERM else SIGNALLED + sign
-                app.log.info("no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name)
+                app.log.info(
+                    "no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name,
+                    running=len(app.connections), seconds=app.config.drain_timeout,
+                )  # fmt: skip
                 nursery.start_soon(_end_by, app.shut_down() + LAST_WRITES + 2 * LAST_WORD, signals, status)
             nursery.cancel_scope.cancel()
     return status
@@ -188,8 +194,10 @@ class Workers:
         try:
             action = app.find_action(order.action)
         except TypedError as error:  # of another version of the application, maybe
-            reply.failed = error.payload()
-            return self._verdict(attempt, reply, may_retry=False)
+            return self._verdict(attempt, reply, error)
+        if attempt.losses >= MOST_LOSSES:
+            message = f"its worker was lost {attempt.losses} times while it ran: out of memory, killed, or stalled"
+            return self._verdict(attempt, reply, TypedError(message))
         session = Session(app.store, app.config.session, None)
         session.sealed = True  # there is no cookie
         peer = Peer(app=app, type=ConnectionType.TASK, identifier=f"job:{order.id}", session=session)
@@ -201,13 +209,16 @@ class Workers:
             return GIVEN_BACK
         return self._verdict(attempt, reply)
 
-    def _verdict(self, attempt: Attempt, reply: JobReply, *, may_retry: bool = True) -> Verdict:
+    def _verdict(self, attempt: Attempt, reply: JobReply, hopeless: TypedError | None = None) -> Verdict:
         config, order = self._app.config.tasks, attempt.order
+        if hopeless is not None:
+            reply.failed = hopeless.payload()
         if reply.failed is None:
             return Verdict(Status.DONE, reply.json, keep=config.result_ttl)
         outcome = json.encode(reply.failed)
         status = STATUSES.get(ErrorType(reply.failed["type"]), FIRST_SERVER_ERROR)
-        if may_retry and attempt.failures < order.retries and (status >= FIRST_SERVER_ERROR or status in MAY_PASS):
+        may_pass = hopeless is None and (status >= FIRST_SERVER_ERROR or status in MAY_PASS)
+        if may_pass and attempt.failures < order.retries:
             delay = min(config.retry_delay * 2**attempt.failures, LONGEST_DELAY)
             delay = max(delay * random.uniform(1, SPREAD), reply.retry_after or 0)  # noqa: S311 - to part the crowd
             self._app.log.info(

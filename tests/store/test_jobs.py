@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +22,7 @@ from keryx_trio.logs import Log
 from keryx_trio.store import Store, make_store
 from keryx_trio.store.jobs import GIVEN_BACK, Attempt, Order, Status, Verdict
 from tests.e2e.serving import ROOT, until
+from tests.store.servers import say
 
 LIMIT = 20.0
 _ids = count()
@@ -239,7 +242,7 @@ async def test_a_failed_job_can_be_put_into_its_queue_again_and_no_other_can(sto
         assert await store.jobs.retry(wanted.id)
         await until_status(store, wanted.id, Status.DONE)
         assert not await store.jobs.retry(wanted.id)
-    assert [record.order.id for record in (await store.jobs.overview(10)).records] == []
+    assert [record.status for record in (await store.jobs.overview(10)).records] == [Status.DONE]
 
 
 async def until_status(store: Store, id: str, wanted: Status) -> None:
@@ -285,16 +288,15 @@ async def test_the_overview_counts_all_and_shows_some_of_each_kind(store: Store)
         overview = await store.jobs.overview(2)
         scope.cancel()
     counts = {queue: dict(by_status) for queue, by_status in overview.counts.items()}
-    counts["a"].pop(Status.DONE, None)  # which not every store counts
     assert counts == {
-        "a": {Status.FAILED: 3, Status.RUNNING: 1},
+        "a": {Status.FAILED: 3, Status.RUNNING: 1, Status.DONE: 1},
         "b": {Status.QUEUED: 4, Status.DELAYED: 1},
     }
     by_status: dict[Status, list[str]] = {}
     for record in overview.records:
         by_status.setdefault(record.status, []).append(record.order.id)
     assert {kind: len(ids) for kind, ids in by_status.items()} == {
-        Status.FAILED: 2, Status.RUNNING: 1, Status.QUEUED: 2, Status.DELAYED: 1,
+        Status.FAILED: 2, Status.RUNNING: 1, Status.QUEUED: 2, Status.DELAYED: 1, Status.DONE: 1,
     }  # fmt: skip
     assert by_status[Status.RUNNING] == [running.id]
     [delayed] = [record for record in overview.records if record.order.id == late.id]
@@ -440,6 +442,81 @@ async def test_a_job_that_another_worker_has_by_now_is_cancelled_and_not_settled
         assert not await store.jobs.settle(Attempt(wanted, 1, 0), done(b"1"))
         assert (await final(store, wanted.id)).outcome == b"2"
     assert "a job's lease was lost" in caplog.text
+
+
+async def test_a_worker_that_stalls_for_longer_than_its_lease_neither_fails_nor_loses_what_it_has_done(
+    shared_url: str, log: Log
+):
+    begun: dict[str, int] = {}
+
+    async def handler(attempt: Attempt) -> Verdict:
+        begun[attempt.order.action] = begun.get(attempt.order.action, 0) + 1
+        if attempt.order.action == "blocks" and begun["blocks"] == 1:
+            await trio.sleep(0.1)
+            time.sleep(2.5)  # noqa: ASYNC251 - that is the fault
+        elif attempt.order.action == "waits":
+            await trio.sleep(3)
+        return done()
+
+    store = make_store(shared_url, log)
+    async with store.open(), worker(store, handler, limit=3, lease=1.5):
+        orders = [order(action="waits"), order(action="blocks"), order(action="waits")]
+        for each in orders:
+            await store.jobs.put(each)
+        for each in orders:
+            assert (await final(store, each.id)).status is Status.DONE
+    assert begun["blocks"] <= 2
+
+
+async def test_what_a_stalled_worker_has_done_meanwhile_need_not_be_done_once_more(sqlite_url: str, log: Log):
+    store: Any = make_store(sqlite_url, log)
+    async with store.open():
+        await store.jobs.put(wanted := order())
+        [first], _ = await store.jobs.claim("q", 1, 60)
+        await store.run(lambda: _expire(store))
+        [second], _ = await store.jobs.claim("q", 1, 60)
+        assert (first.losses, second.losses) == (0, 1)
+        assert not await store.jobs.settle(first, Verdict(Status.FAILED, b"{}", keep=60))
+        assert not await store.jobs.settle(first, Verdict(Status.DELAYED, b"{}", delay=1))
+        assert await store.jobs.settle(first, done(b"1"))
+        assert await store.jobs.renew([second], 60) == [second]
+        assert not await store.jobs.settle(second, done(b"2"))
+        assert (await final(store, wanted.id)).outcome == b"1"
+
+
+async def test_an_attempt_whose_lease_is_another_workers_is_cancelled_in_redis_too(
+    redis_url: str, log: Log, caplog: pytest.LogCaptureFixture
+):
+    cancelled = trio.Event()
+    attempts = 0
+
+    async def handler(_: Attempt) -> Verdict:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            # As if nothing had been heard of the worker for too long: the delivery is another one's.
+            say(port, "XCLAIM", "streaq:keryx:queues:q", "workers", "another", "0", _pending(port), "JUSTID")
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.set()
+        return done()
+
+    port = int(redis_url.split(":")[2].split("/", maxsplit=1)[0])
+    store = make_store(redis_url, log)
+    async with store.open(), worker(store, handler, lease=1.5):
+        await store.jobs.put(wanted := order())
+        with trio.fail_after(LIMIT):
+            await cancelled.wait()
+        assert (await final(store, wanted.id)).status is Status.DONE  # it was delivered again
+    assert attempts == 2
+    assert "a job's lease was lost" in caplog.text
+
+
+def _pending(port: int) -> str:
+    """The only message of the queue."""
+    said = say(port, "XRANGE", "streaq:keryx:queues:q", "-", "+")
+    return re.search(rb"\d+-\d+", said)[0].decode()
 
 
 def _expire(store: Any) -> None:
