@@ -286,17 +286,18 @@ class Deliveries:
         context = self._registered.context
         message = self._worker.messages.pop(context.task_id)
         again: Again | None = None
-        async with trio.open_nursery() as nursery:
-            with trio.CancelScope() as scope:
-                nursery.start_soon(self._renew, message, scope)
-                self._attempts.add(scope)
-                try:
-                    await self._taker.attempt(value, context.tries)
-                except Again as asked:  # raised below: in here it would come out in a group
-                    again = asked
-                finally:
-                    self._attempts.discard(scope)
-            nursery.cancel_scope.cancel()
+        with trio.CancelScope() as scope:
+            self._attempts.add(scope)
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._renew, message, scope)
+                    try:
+                        await self._taker.attempt(value, context.tries)
+                    except Again as asked:  # raised below: in here it would come out in a group
+                        again = asked
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._attempts.discard(scope)
         if message in self._worker.lost:
             self._taker.tell_lost(value)
         elif scope.cancelled_caught:
