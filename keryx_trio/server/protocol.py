@@ -8,6 +8,7 @@ What is mended (hypercorn 0.18, `protocol/h2.py`), beside what `streams` mends:
 - PRIORITY for idle streams filled a tree that raises when it is full; priorities are not taken any more, as RFC 9113
   (section 5.3) has it;
 - a request body that nobody read held up every stream of the connection; its window alone is not opened any more;
+- a frame longer than any may be was kept, up to 16 MiB, before it was refused (h2 4.4);
 - GOAWAY after `keep_alive_max_requests` cut the streams that were open; it waits for them;
 - a shutdown reset what came while it went on; the application answers;
 - a client may open and reset streams as fast as it likes (CVE-2023-44487): it is told to calm down.
@@ -46,6 +47,9 @@ RESETS: Final = 100
 
 SHARED_WINDOW: Final = 2**20
 """How much a client may send on all streams of a connection before any of it is read, in bytes."""
+
+SIZE: Final = 3
+"""How long the size of a frame is, in bytes; it comes first."""
 
 
 class Protocol(H2Protocol):
@@ -194,9 +198,18 @@ class Protocol(H2Protocol):
     async def handle(self, event: Any) -> None:
         """Take what came from the client, or that nothing more will."""
         await super().handle(event)
+        if self._comes_too_much() and not self.closed:
+            self.connection.close_connection(Codes.FRAME_SIZE_ERROR)
+            await self._flush()
+            await self.send(Closed())
         if isinstance(event, Closed):
             for number in list(self.stream_buffers):
                 await self._drop_buffer(number)
+
+    def _comes_too_much(self) -> bool:
+        """Whether the next frame is longer than any may be: h2 would look when all of it, up to 16 MiB, has come."""
+        held = getattr(self.connection.incoming_buffer, "_data", b"")
+        return len(held) >= SIZE and int.from_bytes(held[:SIZE]) > self.connection.max_inbound_frame_size
 
     # What goes
 
