@@ -27,7 +27,7 @@ from hypercorn.trio.worker_context import EventWrapper
 
 from .worker import KEY, Worker
 
-LAST_MOMENT: Final = 0.9
+LAST_MOMENT: Final = 0.7
 """How long after the drain a process ends by force, in seconds."""
 
 

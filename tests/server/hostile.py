@@ -1,6 +1,6 @@
 """What a hostile client may send, each with what our server makes of it.
 
-    python -m tests.server.hostile      what it does to plain hypercorn and to ours, as a table in Markdown
+python -m tests.server.hostile      what it does to plain hypercorn and to ours, as a table in Markdown
 """
 
 from __future__ import annotations
