@@ -174,6 +174,8 @@ class Wire:
         Room comes in large steps. So where there is none yet, but the client has taken something, it has its time anew.
         """
         while True:
+            if self.broken:
+                raise Gone("the connection is closed")
             before = _untaken(self._fd)
             with trio.CancelScope(deadline=trio.current_time() + self._write_timeout) as scope:
                 try:
@@ -205,14 +207,13 @@ class Wire:
 
     def abort(self) -> None:
         """Cut the connection: what is not out is lost, and the client can tell. Every wait on it ends."""
-        self.broken = True
         if not self._closed:
             with suppress(OSError):
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                self.socket.shutdown(socket.SHUT_RDWR)
+        self.close_now()
 
     def close_now(self) -> None:
-        """Close, whatever is left."""
+        """Close, whatever is left: who waits on it is woken."""
         if not self._closed:
             self._closed = self.broken = True
             self.socket.close()
