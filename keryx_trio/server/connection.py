@@ -184,10 +184,11 @@ class Http1:
             Refused: what comes is none, or does not come.
         """
         reader, begun = self.reader, False
+        may_be_http2 = not self._requests and http2.is_spoken(self.site)
         with trio.CancelScope(deadline=trio.current_time() + self.site.config.keep_alive_timeout) as self._idle:
             while not self.left:
                 if reader.held:
-                    if not self._requests and (is_http2 := reader.begins_http2()) is not False:
+                    if may_be_http2 and (is_http2 := reader.begins_http2()) is not False:
                         if is_http2:
                             self._next = PREFACE
                             return None

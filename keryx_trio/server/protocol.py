@@ -100,7 +100,8 @@ class Protocol(H2Protocol):
             await self._create_stream(event)
             await self.send(Updated(idle=self.idle))
         else:
-            self.connection.reset_stream(event.stream_id, code)
+            with suppress(h2.exceptions.ProtocolError):  # its client has reset it, a moment before
+                self.connection.reset_stream(event.stream_id, code)
             await self._count_reset()
 
     async def _end(self, event: Any) -> None:

@@ -108,7 +108,12 @@ def websocket() -> list[Case]:
 
 def frame(opcode: int, data: bytes) -> bytes:
     """A frame as clients send it, masked with zeros."""
-    size = bytes([0x80 | len(data)]) if len(data) < 126 else b"\xff" + struct.pack("!Q", len(data))
+    if len(data) < 126:
+        size = bytes([0x80 | len(data)])
+    elif len(data) < 2**16:
+        size = b"\xfe" + struct.pack("!H", len(data))
+    else:
+        size = b"\xff" + struct.pack("!Q", len(data))
     return bytes([0x80 | opcode]) + size + b"\0\0\0\0" + data
 
 

@@ -52,10 +52,13 @@ async def outcome(stream: bytes, size: int, count: int, close: bool, ours: bool)
 
     answers: list[Any] = []
     with trio.fail_after(10):
-        async with serve_bare(app, ours=ours) as bare, await trio.open_tcp_stream("127.0.0.1", bare.port) as client:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(send_slowly, client, stream, size)
-                answers = await read_answers(client, seen, count, close)
+        async with (
+            serve_bare(app, ours=ours) as bare,
+            await trio.open_tcp_stream("127.0.0.1", bare.port) as client,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(send_slowly, client, stream, size)
+            answers = await read_answers(client, seen, count, close)
     return seen, answers
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import h11
 import pytest
 from hypothesis import given
@@ -67,7 +69,7 @@ def requests(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
     at = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(at, at[1:], strict=False)]
+    return [data[start:end] for start, end in itertools.pairwise(at)]
 
 
 streams = st.lists(requests(), min_size=1, max_size=4)

@@ -156,11 +156,14 @@ async def test_hypercorns_own_patience_cuts_nothing_short() -> None:
     async def ask(client: httpx.AsyncClient) -> None:
         answers.append((await client.get("/api/plain?seconds=0.7")).text)
 
-    async with leaving("--graceful-timeout", "0") as process, process.client() as client:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, client)
-            await trio.sleep(0.1)
-            await stop(process, BOUND)
+    async with (
+        leaving("--graceful-timeout", "0") as process,
+        process.client() as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(ask, client)
+        await trio.sleep(0.1)
+        await stop(process, BOUND)
     assert answers == ['"finished"\n']
 
 
