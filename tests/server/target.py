@@ -22,6 +22,14 @@ def make_app(**settings: float) -> Keryx:
     async def pid() -> int:
         return os.getpid()
 
+    @app.action("state", web=Web("/state"))
+    async def state() -> dict[str, int]:
+        return {
+            "connections": len(app.connections),
+            "calls": len(app._calls),
+            "tasks": trio.lowlevel.current_statistics().tasks_living,
+        }
+
     @app.action("wait", web=Web("/wait"))
     async def wait() -> None:
         await trio.sleep_forever()

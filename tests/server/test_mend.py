@@ -56,11 +56,14 @@ def test_it_is_put_there_once() -> None:
 
 @pytest.mark.parametrize("server", ["keryx", "hypercorn"])
 async def test_a_variable_decides_for_a_process(server: str) -> None:
-    async with serve_process("tests.server.target:app", environ=environment(KERYX_SERVER=server)) as process:
-        async with open_raw(int(process.url.rpartition(":")[2])) as raw:
-            raw.expect("GET")
-            await raw.send(TWO_HOSTS)
-            assert (await raw.head()).status == (400 if server == "keryx" else 200)
+    environ = environment(KERYX_SERVER=server)
+    async with (
+        serve_process("tests.server.target:app", environ=environ) as process,
+        open_raw(int(process.url.rpartition(":")[2])) as raw,
+    ):
+        raw.expect("GET")
+        await raw.send(TWO_HOSTS)
+        assert (await raw.head()).status == (400 if server == "keryx" else 200)
     assert ("KERYX_SERVER=hypercorn" in process.output) is (server == "keryx")
 
 
