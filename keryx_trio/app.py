@@ -519,7 +519,7 @@ class Keryx:
         worker = server.Worker(limits, self.shut_down)
         state[server.KEY] = worker
         if self._outer is not None:
-            self._outer.start_soon(worker.sweep)
+            self._outer.start_soon(worker.run)
         self.log.info("keryx_trio's own server is in hypercorn's place; KERYX_SERVER=hypercorn switches it off")
 
 

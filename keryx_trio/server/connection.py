@@ -82,7 +82,7 @@ class Http1:
 
     def answered(self) -> None:
         """The request has been answered."""
-        self.site.worker.answered(self)
+        self.site.worker.expect(self)
 
     async def refuse(self, refused: Refused) -> None:
         """Say why, and that this is the end."""
@@ -132,7 +132,7 @@ class Http1:
         cycle = self._cycle = Cycle(self, head)
         if is_served(site.config, head):
             returned = await call(site, cycle.scope, cycle.receive, cycle.send)
-            site.worker.returned(self)
+            site.worker.is_over(self)
             if not cycle.left_behind:
                 await cycle.end(failed=not returned)
             await site.context.mark_request()

@@ -12,6 +12,7 @@ Whoever waits in it then is told that the client has left, as ASGI has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -20,6 +21,7 @@ import trio
 
 from .answer import CONTINUE, Answer, short
 from .http1 import Head, Refused
+from .watching import IS_THERE
 from .wire import MAX_RECEIVE, Gone
 from .worker import EXTENSION
 
@@ -38,8 +40,8 @@ class Cycle:
     """A request, and the way back. `scope` is what ASGI tells of it."""
 
     __slots__ = (
-        "_answer", "_connection", "_head", "_held", "_read", "_since", "_waiting", "complete", "left_behind", "scope",
-        "status",
+        "_answer", "_connection", "_head", "_held", "_left", "_read", "_since", "_waiting", "complete", "left_behind",
+        "scope", "status",
     )  # fmt: skip
 
     def __init__(self, connection: Http1, head: Head) -> None:
@@ -53,7 +55,10 @@ class Cycle:
         self.status: dict[str, Any] | None = None
         self.complete = False
         self.left_behind = False  # whether the connection has gone on without it
+        self._left: Callable[[], None] | None = None
         self.scope = _scope(connection, head)
+        if IS_THERE and not connection.wire.tls:
+            self.scope["extensions"][EXTENSION]["watch"] = self.watch
 
     @property
     def keeps(self) -> bool:
@@ -99,7 +104,7 @@ class Cycle:
         connection = self._connection
         with trio.CancelScope() as self._waiting:
             while not (self.complete or connection.left):
-                if connection.reader.held < READ_AHEAD:
+                if connection.reader.held < READ_AHEAD and self._left is None:
                     await connection.read()
                 else:
                     await trio.sleep_forever()
@@ -115,6 +120,51 @@ class Cycle:
             await connection.refuse(refused)
         else:
             connection.wire.abort()
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        """Have `left` called once the client has left. It is looked at only once the call has lasted a moment.
+
+        Returns:
+            What ends this; the end of the answer does too.
+        """
+        self._left = left
+        self._connection.site.worker.expect(self)
+        return self._unwatch
+
+    def go_on(self) -> None:
+        """The call lasts: look."""
+        wire = self._connection.wire
+        if wire.broken:
+            self._lose()
+        else:
+            wire.on_close = self._lose
+            self._connection.site.worker.watch.add(wire.fd, self._look)
+
+    def _look(self, ended: bool) -> bool:  # noqa: FBT001 - as `Watch` says it
+        """Take what the client sends; whether more of it is wanted."""
+        data = b"" if ended else self._connection.wire.receive_nowait()
+        if data:
+            self._connection.reader.feed(data)
+            return self._connection.reader.held < READ_AHEAD
+        if data is not None:
+            self._lose()
+        return True
+
+    def _lose(self) -> None:
+        left = self._left
+        self._unwatch()
+        self._connection.left = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if left is not None:
+            left()
+
+    def _unwatch(self) -> None:
+        if self._left is not None:
+            connection, self._left = self._connection, None
+            connection.wire.on_close = None
+            connection.site.worker.is_over(self)
+            connection.site.worker.watch.discard(connection.wire.fd)
 
     # What the application sends
 
@@ -171,6 +221,7 @@ class Cycle:
             raise
 
     async def _completed(self) -> None:
+        self._unwatch()
         if self._waiting is not None:
             self._waiting.cancel()
         self._connection.answered()

@@ -36,15 +36,20 @@ class Process:
 
     def __init__(self, app: Callable[..., Awaitable[None]]) -> None:
         self._app = app
-        self._state: dict[str, Any] = {}
+        self._worker: Worker | None = None
         self._timer: threading.Timer | None = None
         self._signalled = trio.Event()
 
-    async def app(self, scope: Any, *rest: Any) -> None:
-        """The application, of which is noted where it puts its worker."""
-        if scope["type"] == "lifespan":
-            self._state = scope.get("state", self._state)
-        await self._app(scope, *rest)
+    async def app(self, scope: Any, receive: Any, send: Any, *rest: Any) -> None:
+        """The application, of which is noted which worker it makes when it starts."""
+
+        async def noted(message: Any) -> None:
+            self._worker = worker = scope.get("state", {}).get(KEY)
+            if worker is not None:
+                worker.when_stopping = self.arm
+            await send(message)
+
+        await self._app(scope, receive, noted if scope["type"] == "lifespan" else send, *rest)
 
     @contextmanager
     def listening(self, *, alone: bool) -> Iterator[None]:
@@ -73,15 +78,18 @@ class Process:
                 nursery.start_soon(self._await_word, trigger)
             await self._signalled.wait()
             nursery.cancel_scope.cancel()
-        worker: Worker | None = self._state.get(KEY)
-        if worker is not None:
-            self._timer = threading.Timer(worker.limits.drain_timeout + LAST_MOMENT, _leave)
-            self._timer.daemon = True
-            self._timer.start()
+        self.arm()
 
     async def _await_word(self, trigger: Callable[[], Awaitable[None]]) -> None:
         await trigger()
         self._signalled.set()
+
+    def arm(self) -> None:
+        """From now on there is a last moment, whatever blocks."""
+        if self._worker is not None and self._timer is None:
+            self._timer = threading.Timer(self._worker.limits.drain_timeout + LAST_MOMENT, _leave)
+            self._timer.daemon = True
+            self._timer.start()
 
     def disarm(self) -> None:
         """It has ended by itself."""

@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -48,19 +49,21 @@ class Wire:
         broken: whether nothing can be written any more.
         client: the client's address, once it is known, as ASGI has it.
         server: our own.
+        fd: the number of its socket.
+        on_close: called before it is closed.
         socket: what it goes through.
     """
 
     __slots__ = (
-        "_burst", "_closed", "_fd", "_lock", "_rest", "_since", "_tls", "_turn", "_write_timeout", "broken", "client",
-        "server", "socket",
+        "_burst", "_closed", "_lock", "_rest", "_since", "_tls", "_turn", "_write_timeout", "broken", "client", "fd",
+        "on_close", "server", "socket",
     )  # fmt: skip
 
     def __init__(self, stream: Any, write_timeout: float) -> None:
         self._tls: trio.SSLStream[Any] | None = stream if isinstance(stream, trio.SSLStream) else None
         transport = stream if self._tls is None else self._tls.transport_stream
         self.socket = transport.socket
-        self._fd: int = self.socket.fileno()
+        self.fd: int = self.socket.fileno()
         self._write_timeout = write_timeout
         self._lock = trio.Lock()
         self._turn = trio.Lock()  # to encrypt, which is before it is written
@@ -69,6 +72,7 @@ class Wire:
         self._closed = False
         self.broken = False
         self.client: Any = None
+        self.on_close: Callable[[], None] | None = None
         self.server: Any = None
         if self._tls is not None:
             self._tls.transport_stream = _Transport(transport, self)
@@ -87,6 +91,15 @@ class Wire:
                 return bytes(await self._tls.receive_some(MAX_RECEIVE))
             return bytes(await self.socket.recv(MAX_RECEIVE))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    def receive_nowait(self) -> bytes | None:
+        """What there is to read of a connection without TLS; none of it at the end, and None where there is nothing."""
+        try:
+            return os.read(self.fd, MAX_RECEIVE)
+        except BlockingIOError:
+            return None
+        except OSError:
             return b""
 
     # Writing
@@ -152,7 +165,7 @@ class Wire:
         if self.broken:
             raise Gone("the client has left")
         try:
-            return os.write(self._fd, data)
+            return os.write(self.fd, data)
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -176,15 +189,15 @@ class Wire:
         while True:
             if self.broken:
                 raise Gone("the connection is closed")
-            before = _untaken(self._fd)
+            before = _untaken(self.fd)
             with trio.CancelScope(deadline=trio.current_time() + self._write_timeout) as scope:
                 try:
-                    await trio.lowlevel.wait_writable(self._fd)
+                    await trio.lowlevel.wait_writable(self.fd)
                 except (OSError, trio.ClosedResourceError) as error:
                     raise Gone("the connection is closed") from error
             if not scope.cancelled_caught:
                 return True
-            if not _untaken(self._fd) < before:
+            if not _untaken(self.fd) < before:
                 return False
 
     # Its end
@@ -216,6 +229,8 @@ class Wire:
         """Close, whatever is left: who waits on it is woken."""
         if not self._closed:
             self._closed = self.broken = True
+            if self.on_close is not None:
+                self.on_close()
             self.socket.close()
 
 

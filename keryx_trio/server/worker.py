@@ -25,11 +25,17 @@ from typing import Any, Final, Protocol
 import attrs
 import trio
 
+from .watching import Watch
+
 KEY: Final = "keryx_trio.worker"
 """Where a worker is found in the lifespan's state."""
 
 EXTENSION: Final = "keryx_trio"
-"""The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself."""
+"""The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
+
+Where its value has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
+wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
+"""
 
 CUT: Final = 0.45
 GIVE_UP: Final = 0.65
@@ -39,7 +45,7 @@ CLOSING: Final = 0.1
 """How long connections without calls may take to close, in seconds."""
 
 SWEEP: Final = 0.02
-"""How often is looked for calls that go on after their answer, in seconds."""
+"""How long a moment is, in seconds."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,11 +78,11 @@ class Connection(Protocol):
         """End now."""
 
 
-class Going(Protocol):
-    """A connection whose call has been answered."""
+class Lasting(Protocol):
+    """What is over in a moment, mostly: a call, or its end after its answer."""
 
     def go_on(self) -> None:
-        """Do not wait for the call that has been answered."""
+        """It is not over."""
 
 
 class Worker:
@@ -89,7 +95,9 @@ class Worker:
     Attributes:
         stopping: whether it has been told to.
         connections: those that are open.
+        when_stopping: called when it begins to.
         calls: how many calls of the application run.
+        watch: tells of clients that leave.
     """
 
     def __init__(self, limits: Limits, shut_down: Callable[[], object]) -> None:
@@ -97,10 +105,18 @@ class Worker:
         self.stopping = False
         self.connections: set[Connection] = set()
         self.calls = 0
+        self.when_stopping: Callable[[], None] = lambda: None
         self._shut_down = shut_down
         self._quiet = trio.lowlevel.ParkingLot()
-        self._answered: dict[Going, float] = {}
+        self.watch = Watch()
+        self._expected: dict[Lasting, float] = {}
         self._swept = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """What the connections need beside themselves; runs in the application's lifespan."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch.run)
+            nursery.start_soon(self._sweep)
 
     @contextmanager
     def connected(self, connection: Connection) -> Iterator[None]:
@@ -125,28 +141,28 @@ class Worker:
         if self.stopping and not self.calls:
             self._quiet.unpark_all()
 
-    # Calls that go on after their answer
+    # What lasts longer than most
 
-    def answered(self, connection: Going) -> None:
-        """A call has been answered. Should it not return soon, the connection goes on without it."""
-        if not self._answered:
+    def expect(self, what: Lasting) -> None:
+        """Something should be over in a moment; where it is not, its `go_on` is called."""
+        if not self._expected:
             self._swept.unpark()
-        self._answered[connection] = trio.current_time()
+        self._expected[what] = trio.current_time()
 
-    def returned(self, connection: Going) -> None:
-        """The call has returned."""
-        self._answered.pop(connection, None)
+    def is_over(self, what: Lasting) -> None:
+        """It is."""
+        self._expected.pop(what, None)
 
-    async def sweep(self) -> None:
-        """Let connections go on whose calls do not return; runs as long as the worker."""
+    async def _sweep(self) -> None:
+        """See what lasts; runs as long as the worker."""
         while True:
-            while not self._answered:
+            while not self._expected:
                 await self._swept.park()
             await trio.sleep(SWEEP)
             since = trio.current_time() - SWEEP / 2
-            for connection in [connection for connection, when in self._answered.items() if when <= since]:
-                del self._answered[connection]
-                connection.go_on()
+            for what in [what for what, when in self._expected.items() if when <= since]:
+                del self._expected[what]
+                what.go_on()
 
     # Its end
 
@@ -155,6 +171,7 @@ class Worker:
         if self.stopping:
             return
         self.stopping = True
+        self.when_stopping()
         over = trio.current_time() + self.limits.drain_timeout
         self._shut_down()
         await self._wait(over + CUT)

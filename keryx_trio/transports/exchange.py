@@ -114,6 +114,23 @@ class Exchange:
             message = await self._receive()
             self.left = message["type"] == "http.disconnect"
 
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:
+        """Have `left` called once the client has left; call it when the body has been read.
+
+        Returns:
+            What ends this; None where the server does not do it, and `wait_until_left` has to be awaited.
+        """
+        watch = (self.scope.get("extensions") or {}).get(EXTENSION, {}).get("watch")
+        if watch is None:
+            return None
+
+        def gone() -> None:
+            self.left = True
+            left()
+
+        unwatch: Callable[[], None] = watch(gone)
+        return unwatch
+
     async def _receive_chunk(self) -> bytes:
         message: Mapping[str, Any] | None = None
         with trio.CancelScope(deadline=trio.current_time() + self._read_timeout):

@@ -54,7 +54,7 @@ async def serve_bare(app: App, *, ours: bool = True, limits: Any = None, **setti
         async with trio.open_nursery() as nursery:
             if ours:
                 scope["state"][server.KEY] = bare.worker
-                nursery.start_soon(bare.worker.sweep)
+                nursery.start_soon(bare.worker.run)
             await send({"type": "lifespan.startup.complete"})
             await receive()
             nursery.cancel_scope.cancel()

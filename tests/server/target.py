@@ -38,6 +38,11 @@ def make_app(**settings: float) -> Keryx:
     async def length(text: str) -> int:
         return len(text)
 
+    add_streams(app)
+    return app
+
+
+def add_streams(app: Keryx) -> None:
     @app.action("flood", web=Web("/flood"), timeout=0)
     async def flood() -> StreamingResponse:
         async def produce(sse: EventStream) -> None:
@@ -53,8 +58,6 @@ def make_app(**settings: float) -> Keryx:
             await trio.sleep_forever()
 
         return StreamingResponse.sse(produce)
-
-    return app
 
 
 app = make_app()

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from tests.e2e.raw import Raw, open_raw
@@ -357,6 +358,7 @@ async def test_a_storm_of_resets_leaves_nothing() -> None:
         ended.append(1)
 
     async with serve_bare(app, backlog=1000) as bare:
+        await trio.testing.wait_all_tasks_blocked()
         before, tasks = count_files(), trio.lowlevel.current_statistics().tasks_living
         clients: list[Raw] = []
 
