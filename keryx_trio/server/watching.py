@@ -3,8 +3,8 @@
 Owns: the one poll of a worker, and what it looks at. Does not know: what is said on a connection.
 
 An application of plain ASGI needs a task for each call, which awaits `http.disconnect`. A short call is over before
-that task has begun, and a thousand quiet streams are a thousand tasks. Here a connection is only looked at once its call
-has lasted a little while, and costs an entry in a table of the kernel's.
+that task has begun, and a thousand quiet streams are a thousand tasks. Here a connection is looked at once its call has
+lasted a little while, and costs an entry in a table of the kernel's.
 
 Invariant: what is watched is open. Whoever closes a connection takes it out first.
 """

@@ -77,7 +77,7 @@ class Collector:
         """Whether the answer is whole."""
         return self.answered.is_set()
 
-    def watch(self, left: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 - the transport tells the call when its client has left
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:  # noqa: ARG002 - the transport tells the call when its client has left
         """Nothing: the transport tells the call when its client has left."""
         return do_nothing
 

@@ -13,6 +13,8 @@ import trio
 import trio.testing
 import trustme
 
+from keryx_trio import server
+from keryx_trio.server import watching
 from tests.e2e.raw import Raw, open_raw
 from tests.e2e.serving import until
 from tests.server.bare import answer, read_body, serve_bare
@@ -307,6 +309,66 @@ async def test_hypercorns_access_log_is_kept(caplog: pytest.LogCaptureFixture) -
             await raw.body()
         await until(lambda: [record.getMessage() for record in caplog.records if record.name == log.name])
     assert [record.getMessage() for record in caplog.records if record.name == log.name] == ["GET /here 200"]
+
+
+@pytest.mark.skipif(not watching.IS_THERE, reason="the system has no poll that can be waited for")
+@pytest.mark.parametrize("ahead", [0, 10, 400], ids=["", "some requests ahead", "many requests ahead"])
+@pytest.mark.parametrize("how", ["close", "half", "reset", "cut"])
+async def test_a_client_that_leaves_is_noticed_without_a_task_that_waits(ahead: int, how: str) -> None:
+    told: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left = trio.Event()
+        await read_body(receive)
+        scope["extensions"][server.EXTENSION]["watch"](left.set)
+        told.append("begun")
+        await left.wait()
+        told.append("left")
+
+    async with serve_bare(app) as bare, await trio.open_tcp_stream("127.0.0.1", bare.port) as client:
+        await client.send_all(GET)
+        await until(lambda: told == ["begun"])
+        with trio.move_on_after(0.3):
+            for _ in range(ahead):
+                await client.send_all(GET * 10)
+        await trio.sleep(0.05)
+        assert told == ["begun"]
+        if how == "cut":
+            for connection in bare.worker.connections:
+                connection.cut()
+        elif how == "half":
+            await client.send_eof()
+        else:
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            await client.aclose()
+        await until(lambda: told == ["begun", "left"])
+        await until(lambda: not bare.worker.connections)
+
+
+@pytest.mark.skipif(not watching.IS_THERE, reason="the system has no poll that can be waited for")
+async def test_what_is_sent_while_a_client_is_watched_is_its_next_request() -> None:
+    proceed, left = trio.Event(), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await read_body(receive)
+        unwatch = scope["extensions"][server.EXTENSION]["watch"](lambda: left.append(1))
+        if scope["path"] == "/first":
+            await proceed.wait()
+        unwatch()
+        await answer(send, scope["path"].encode())
+
+    async with serve_bare(app) as bare, open_raw(bare.port) as raw:
+        await raw.send(GET.replace(b"/", b"/first", 1))
+        await trio.sleep(0.05)
+        await raw.send(GET.replace(b"/", b"/second", 1))
+        await trio.sleep(0.05)
+        proceed.set()
+        for path in (b"/first", b"/second"):
+            raw.expect("GET")
+            await raw.head()
+            assert await raw.body() == path
+    assert left == []
 
 
 # Many of them
