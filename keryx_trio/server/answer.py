@@ -19,8 +19,8 @@ from .http1 import TOKEN, Fields
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
-NO_LENGTH: Final = frozenset({204, 304})
-NO_BODY: Final = NO_LENGTH
+NO_BODY: Final = frozenset({204, 304})
+"""What has no body, and no frame for one."""
 _NAME: Final = re.compile(TOKEN)
 _LINE_END: Final = re.compile(rb"[\r\n\0]")
 
@@ -80,7 +80,7 @@ class Answer:
         return head + b"\r\n\r\n"
 
     def _frame(self, status: int, length: bytes | None, lines: list[bytes]) -> None:
-        if status in NO_LENGTH or status < 200:  # noqa: PLR2004 - an answer before the answer
+        if status in NO_BODY or status < 200:  # noqa: PLR2004 - an answer before the answer
             self._silent = True
         elif length is not None:
             if not length.isdigit():

@@ -58,6 +58,9 @@ class Process:
         Args:
             alone: whether there is no main process, which hears Ctrl-C for all.
         """
+        if threading.current_thread() is not threading.main_thread():
+            yield  # which is where signals are heard
+            return
         token = trio.lowlevel.current_trio_token()
 
         def hear(number: int, frame: object) -> None:  # noqa: ARG001 - of every handler
@@ -112,12 +115,14 @@ def between_signals(serve: Callable[..., Awaitable[None]]) -> Callable[..., Awai
     @wraps(serve)
     async def served(app: Any, config: Any, *, shutdown_trigger: Any = None, **options: Any) -> None:
         process = Process(app)
-        with process.listening(alone=shutdown_trigger is None):
+        alone = shutdown_trigger is None
+        with process.listening(alone=alone):
             try:
                 trigger = partial(process.until_told, shutdown_trigger)
                 await serve(process.app, config, shutdown_trigger=trigger, **options)
             finally:
-                process.disarm()
+                if alone:
+                    process.disarm()  # what comes after it may be somebody's program
 
     return served
 

@@ -104,18 +104,6 @@ class Wire:
 
     # Writing
 
-    def try_write(self, data: bytes) -> bool:
-        """Write without waiting; True where all of it is out. What is not goes out with the next `write`.
-
-        Raises:
-            Gone: the client has left.
-        """
-        if self._tls is not None or self._rest or self._lock.locked():
-            return False
-        sent = self._send(data)
-        self._rest = data[sent:]
-        return not self._rest
-
     async def write(self, data: bytes) -> None:
         """Write all of it.
 
