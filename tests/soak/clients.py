@@ -1,6 +1,6 @@
 """Random clients, for as long as you like, against one process, which must be as it was when they have left.
 
-    python -m tests.server.soak 600
+    python -m tests.soak.clients 600
 
 They come, read, read slowly, read nothing, send garbage, and leave by FIN, by RST, or without a word.
 """
