@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.e2e.conftest import bounded_in, journal, measured
+from tests.e2e.conftest import bounded_in, journal
 
-__all__ = ["journal", "measured"]
+__all__ = ["journal"]
 
 pytest_collection_modifyitems = bounded_in(__file__)
