@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self
 import attrs
 import trio
 
-from . import logs
+from . import logs, server
 from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
 from .config import Config, ConfigError, McpConfig
@@ -122,6 +122,8 @@ class Keryx:
             raise ConfigError(MCP_MISSING)
         for each in actions:
             self.add(each)
+        if self.config.server == "keryx":
+            server.install()
 
     # Registration
 
@@ -474,7 +476,7 @@ class Keryx:
                 raise RuntimeError(WRONG_WORKER)
             await _refuse_start(receive, send)
         elif kind == "lifespan":
-            await self._serve_lifespan(receive, send)
+            await self._serve_lifespan(scope, receive, send)
         elif self._nursery is None:
             raise RuntimeError("the application is not running: the server must support ASGI's lifespan")
         elif kind == "http":
@@ -483,12 +485,14 @@ class Keryx:
         else:
             await self._websocket(scope, receive, send)
 
-    async def _serve_lifespan(self, receive: Any, send: Any) -> None:
+    async def _serve_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         stage = "startup"
         try:
             await receive()
             _ = self._http, self._websocket  # imported now, so that the first request need not wait for it
             async with self:
+                if self.config.server == "keryx" and "state" in scope:
+                    self._join_server(scope["state"])
                 await send({"type": "lifespan.startup.complete"})
                 stage = "shutdown"
                 await receive()
@@ -498,6 +502,25 @@ class Keryx:
             await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {text_of(cause)}"})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+    def _join_server(self, state: dict[str, Any]) -> None:
+        """Have the connections of this process served by our own server, where it can be."""
+        refusal = server.install()
+        if refusal is not None:
+            self.log.warning("hypercorn's own code serves: keryx_trio's is not in its place", reason=refusal)
+            return
+        config = self.config
+        limits = server.Limits(
+            read_timeout=config.read_timeout or math.inf,
+            write_timeout=config.write_timeout or math.inf,
+            drain_timeout=config.drain_timeout,
+            max_message=config.websocket.max_message_size,
+        )
+        worker = server.Worker(limits, self.shut_down)
+        state[server.KEY] = worker
+        if self._outer is not None:
+            self._outer.start_soon(worker.run)
+        self.log.info("keryx_trio's own server is in hypercorn's place; KERYX_SERVER=hypercorn switches it off")
 
 
 def _with_mcp(config: Config, mcp: McpConfig | Literal[True, False] | None) -> Config:

@@ -19,7 +19,7 @@ is told when it happens, however long the producer cleans up. Nothing is written
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -136,16 +136,20 @@ class Call:
         call_context.set(context)
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)
+        unwatch: Callable[[], None] | None = None
         try:
             with self.gone:
                 async with trio.open_nursery() as outer:
-                    if self.reply.watches:
+                    unwatch = self.reply.watch(self.leave)
+                    if unwatch is None:
                         outer.start_soon(self._watch)
                     await self._answer(outer)
                     outer.cancel_scope.cancel()
         except* Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
             self.account.report("an error at the end of a call", error)
         finally:
+            if unwatch is not None:
+                unwatch()
             for stream in context.streams:  # nobody reads them any more: nobody may wait to send, nothing stays open
                 try:
                     await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there

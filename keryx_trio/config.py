@@ -410,6 +410,10 @@ class Config:
         "How much of a stream is collected where its whole is the result (MCP, tasks, the shell), in bytes.",
         _above_zero,
     )
+    server: Literal["keryx", "hypercorn"] = setting(
+        "keryx",
+        "Whose code serves connections in hypercorn's trio worker: keryx, which is hardened, or hypercorn, its own.",
+    )
     store: str = setting(
         "memory://", "Where sessions, counters and jobs live: memory://, sqlite:///app.db or redis://host:6379/0."
     )

@@ -13,14 +13,15 @@ from .outbox import End
 from .streaming import StreamingResponse, Wire
 
 
+def do_nothing() -> None:
+    """What ends a watch that is none."""
+
+
 class Reply(Wire, Protocol):
     """How a transport answers one call. Each write is bounded by the transport.
 
     Any method that writes raises trio.BrokenResourceError once the client is known to have left or to be stuck.
     """
-
-    watches: bool
-    """Whether `left` must be awaited to learn that the client has left; else the transport calls `Call.leave`."""
 
     patient: bool
     """Whether nobody watches its streams, so that in a shutdown they may go on as long as a plain call may."""
@@ -32,6 +33,9 @@ class Reply(Wire, Protocol):
     @property
     def begun(self) -> bool:
         """Whether any of the answer has been written."""
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:
+        """Have `left` called once the client has left; returns what ends that. None where `left` must be awaited."""
 
     async def left(self) -> None:
         """Return when the client has left."""

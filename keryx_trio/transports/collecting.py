@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ import trio
 
 from ..errors import ErrorType, TypedError
 from ..outbox import MAX_BYTES, End, Outcome
+from ..reply import do_nothing
 from ..response import Response
 from ..streaming import ByteStream, StreamingResponse
 from ..wire import json, sse
@@ -53,7 +55,7 @@ class Collector:
         answered: set once the answer is whole. The call may go on after it: a stream can be closed early.
     """
 
-    watches = patient = False
+    patient = False
     ping = None  # nobody waits for a sign of life
     overhead = 0
     """What keeping an item takes beside its own bytes: without it there is no end of empty ones."""
@@ -75,9 +77,13 @@ class Collector:
         """Whether the answer is whole."""
         return self.answered.is_set()
 
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:  # noqa: ARG002 - the transport tells the call when its client has left
+        """Nothing: the transport tells the call when its client has left."""
+        return do_nothing
+
     async def left(self) -> None:
-        """Nobody waits here: the transport tells the call when its client has left."""
-        await trio.sleep_forever()  # pragma: no cover - `watches` says so
+        """Never awaited, since there is a `watch`."""
+        await trio.sleep_forever()  # pragma: no cover
 
     # How items look
 

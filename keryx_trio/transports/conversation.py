@@ -77,14 +77,16 @@ class Conversation:
         whole: the scope of all of it, which a shutdown bounds.
     """
 
-    def __init__(self, peer: Peer, correlation_id: str, path: str, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, peer: Peer, correlation_id: str, path: str, receive: Receive, send: Send, *, write_bound: float
+    ) -> None:
         self._peer = peer
         self._app = peer.app
         self._config = peer.app.config.websocket
         self._correlation_id = correlation_id
         self._path = path[:SHOWN]
         self._receive = receive
-        self._out = WayOut(send, self._app.config.write_timeout, self._leave)
+        self._out = WayOut(send, write_bound, self._leave)
         self._reading = trio.CancelScope()
         self._left = False
         self._close_with = (GOING_AWAY, "the server is shutting down")

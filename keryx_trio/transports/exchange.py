@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import trio
 
 from ..errors import ErrorType, TypedError
+from ..server import EXTENSION
 from ..wire import headers as header_fields
 from ..wire.headers import Headers
 from .patience import patience
@@ -69,7 +70,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._read_timeout = read_timeout or math.inf
-        self._write_timeout = write_timeout
+        self._write_timeout = write_bound(scope, write_timeout)
         self._body_read = False
 
     @property
@@ -112,6 +113,23 @@ class Exchange:
         while not self.left:
             message = await self._receive()
             self.left = message["type"] == "http.disconnect"
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:
+        """Have `left` called once the client has left; call it when the body has been read.
+
+        Returns:
+            What ends this; None where the server does not do it, and `wait_until_left` has to be awaited.
+        """
+        watch = (self.scope.get("extensions") or {}).get(EXTENSION, {}).get("watch")
+        if watch is None:
+            return None
+
+        def gone() -> None:
+            self.left = True
+            left()
+
+        unwatch: Callable[[], None] = watch(gone)
+        return unwatch
 
     async def _receive_chunk(self) -> bytes:
         message: Mapping[str, Any] | None = None
@@ -210,6 +228,11 @@ def raw_path(scope: Mapping[str, Any]) -> str:
             path = urlsplit(path).path or "/"
     root = scope.get("root_path", "")
     return path.removeprefix(root) if root and path.startswith(root + "/") else path
+
+
+def write_bound(scope: Mapping[str, Any], seconds: float) -> float:
+    """How long a write may take, in seconds; 0 where the server bounds it, which knows better what has gone out."""
+    return 0 if EXTENSION in (scope.get("extensions") or ()) else seconds
 
 
 async def bounded(send: Send, message: Mapping[str, Any], seconds: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -229,7 +229,6 @@ class HttpReply:
 
     __slots__ = ("_app", "_base", "_bytes", "_exchange", "connection", "correlation_id", "secure")
 
-    watches = True
     patient = False
 
     def __init__(self, transport: HttpTransport, exchange: Exchange) -> None:
@@ -285,6 +284,10 @@ class HttpReply:
         return data
 
     # A plain answer
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:
+        """Have the server tell, where it can."""
+        return self._exchange.watch(left)
 
     async def left(self) -> None:
         """Return when the client has left."""

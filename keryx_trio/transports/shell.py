@@ -107,12 +107,13 @@ class ShellReply(JsonCollector):
         show: what is written of an event as it comes; then nothing is collected.
     """
 
-    watches = True
-
     def __init__(self, sink: Sink, limit: int, show: Callable[[Sent], bytes] | None = None) -> None:
         super().__init__(limit)
         self._sink = sink
         self._show = show
+
+    def watch(self, left: Callable[[], None]) -> None:
+        """Nobody but `left` tells."""
 
     async def left(self) -> None:
         """Return when nobody reads the answer any more."""

@@ -22,6 +22,7 @@ import trio
 
 from ..errors import TypedError
 from ..outbox import End, Outcome
+from ..reply import do_nothing
 from ..response import Response
 from ..streaming import ByteStream, StreamingResponse
 from ..wire.messages import Frames
@@ -125,7 +126,7 @@ class SocketReply:
 
     __slots__ = ("_answered", "_decoder", "_frames", "_out", "begun", "ending")
 
-    watches = patient = False
+    patient = False
     ping = None  # a socket's pings are below its messages, and so the server's
 
     def __init__(self, out: WayOut, id: bytes, answered: Callable[[], None]) -> None:  # noqa: A002 - as on the wire
@@ -136,9 +137,13 @@ class SocketReply:
         self.begun = False
         self.ending = False
 
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:  # noqa: ARG002 - the socket tells its calls when the client has left
+        """Nothing: the socket tells its calls when the client has left."""
+        return do_nothing
+
     async def left(self) -> None:
-        """Nobody waits here: the socket tells its calls when the client has left."""
-        await trio.sleep_forever()  # pragma: no cover - `watches` says so
+        """Never awaited, since there is a `watch`."""
+        await trio.sleep_forever()  # pragma: no cover
 
     # How items look on the wire
 

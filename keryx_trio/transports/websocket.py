@@ -21,7 +21,7 @@ from ..wire import json
 from ..wire.headers import Headers
 from .clients import Clients, correlation_id
 from .conversation import POLICY_VIOLATION, Conversation
-from .exchange import Receive, Send, bounded
+from .exchange import Receive, Send, bounded, write_bound
 
 if TYPE_CHECKING:
     from ..app import Keryx
@@ -41,7 +41,9 @@ class WebSocketTransport:
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one socket to its end."""
         handshake = Handshake(self, scope, send)
-        conversation = Conversation(handshake.peer, handshake.correlation_id, scope["path"], receive, send)
+        conversation = Conversation(
+            handshake.peer, handshake.correlation_id, scope["path"], receive, send, write_bound=handshake.write_bound
+        )
         with self.app.running(conversation), conversation.whole:
             try:
                 await receive()  # what every socket begins with: `websocket.connect`
@@ -67,6 +69,7 @@ class Handshake:
         self._scope = scope
         self._send = send
         self._headers = header_fields.joined(scope["headers"])
+        self.write_bound = write_bound(scope, self._config.write_timeout)
         self._origin = transport.clients.origin(scope, self._headers)
         self._stranger = self._is_stranger()
         self.peer = transport.clients.peer(
@@ -131,4 +134,4 @@ class Handshake:
         await self._hand_over({"type": "websocket.http.response.body", "body": body})
 
     async def _hand_over(self, message: Mapping[str, Any]) -> None:
-        await bounded(self._send, message, self._config.write_timeout)
+        await bounded(self._send, message, self.write_bound)

@@ -18,15 +18,23 @@ import trio
 
 from tests.e2e.serving import SERVER_LOG
 
-HERE = Path(__file__).parent
 LIMIT = 30.0
 """How long a test may take, in seconds."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if isinstance(item, pytest.Function) and HERE in item.path.parents and inspect.iscoroutinefunction(item.obj):
-            item.obj = _bounded(item.obj)
+def bounded_in(conftest: str) -> Callable[[list[pytest.Item]], None]:
+    """The hook that bounds the tests beside a `conftest.py`."""
+
+    def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+        for item in items:
+            here = Path(conftest).parent in item.path.parents
+            if here and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+                item.obj = _bounded(item.obj)
+
+    return pytest_collection_modifyitems
+
+
+pytest_collection_modifyitems = bounded_in(__file__)
 
 
 def _bounded(test: Callable[..., Any]) -> Callable[..., Any]:

@@ -28,13 +28,6 @@ SERVER_LOG = "tests.e2e.hypercorn"
 PATIENCE = 2.0
 """How long anything may take that should happen at once, in seconds: the machine may be busy."""
 
-# Not strict: some of these hold now and then, by luck.
-needs_server = pytest.mark.xfail(
-    strict=False, reason="plain hypercorn does not do this: the package's server part will"
-)
-"""Stands on what no application can keep without mending its server."""
-
-
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 
 

@@ -13,7 +13,7 @@ import trio
 from keryx_trio import Config, EventStream, Keryx, StreamingResponse, UploadFile, Web
 from tests.e2e.raw import Raw, open_raw
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import Server, needs_curl, needs_server, serve
+from tests.e2e.serving import Server, needs_curl, serve
 
 LIMIT = 100_000
 LARGE = b"x" * 20_000_000
@@ -130,7 +130,6 @@ async def test_a_refused_body_that_never_comes_does_not_hold_the_connection_for_
         assert await raw.is_closed()
 
 
-@needs_server
 async def test_a_body_that_goes_on_after_its_refusal_has_ended_harms_nobody(journal: Any) -> None:
     journal.errors_expected = True
     async with serve(make_app()) as server, open_http2(server.port) as client:

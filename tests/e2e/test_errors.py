@@ -15,7 +15,7 @@ from httpx_sse import ServerSentEvent, aconnect_sse
 
 from keryx_trio import ByteStream, Config, Connection, ErrorType, EventStream, Keryx, StreamingResponse, TypedError, Web
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import Server, needs_server, serve
+from tests.e2e.serving import Server, serve
 
 VERSIONS = pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 GENERIC = "The action failed. The server's log has the details."
@@ -225,7 +225,7 @@ CUT = pytest.mark.parametrize(
 
 
 @CUT
-@pytest.mark.parametrize("http2", [False, pytest.param(True, marks=needs_server)], ids=["http1", "http2"])
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
 async def test_a_byte_stream_that_fails_is_cut_so_that_its_reader_can_tell(
     http2: bool, path: str, outcome: str, journal: Any
 ) -> None:
@@ -238,7 +238,6 @@ async def test_a_byte_stream_that_fails_is_cut_so_that_its_reader_can_tell(
     assert journal.fields("outcome") == [outcome]
 
 
-@needs_server
 @CUT
 async def test_over_http2_only_the_failed_stream_is_reset(path: str, outcome: str, journal: Any) -> None:
     journal.errors_expected = True

@@ -53,12 +53,12 @@ async def test_an_idle_connection_does_not_hold_up_a_stop(app: Keryx) -> None:
             assert await raw.is_closed()
 
 
-async def test_a_target_that_is_no_address_is_not_found(app: Keryx) -> None:
+async def test_a_target_that_is_no_address_is_refused(app: Keryx) -> None:
     async with serve(app) as server:
         for target in ("http://[/", "http://[x]/small.txt"):
             async with open_raw(server.port) as raw:
                 await raw.request("GET", target)
-                assert (await raw.head()).status == 404
+                assert (await raw.head()).status == 400
 
 
 @pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])

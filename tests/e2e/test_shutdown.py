@@ -15,7 +15,7 @@ from httpx_sse import aconnect_sse
 from keryx_trio import ByteStream, Config, EventStream, Keryx, StreamingResponse, Web
 from tests.e2e.raw import open_raw
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import needs_server, serve, serve_process, until
+from tests.e2e.serving import serve, serve_process, until
 
 DRAIN = 0.3
 """How long plain calls may take to finish, in seconds."""
@@ -136,7 +136,6 @@ async def test_byte_streams_are_cut_so_that_their_reader_can_tell() -> None:
     assert stage.cleaned == ["bytes"]
 
 
-@needs_server
 async def test_byte_streams_are_reset_over_http2() -> None:
     stage = Stage()
     async with serve(stage.app) as server, open_http2(server.port) as client:
@@ -211,7 +210,6 @@ async def test_the_connection_of_a_refused_request_is_closed() -> None:
         assert await raw.is_closed()
 
 
-@needs_server
 @VERSIONS
 async def test_a_server_that_is_told_to_stop_ends_its_streams(http2: bool) -> None:
     """As a process that gets SIGTERM: the server's own trigger, not the application's method."""
@@ -255,7 +253,6 @@ async def test_a_stream_that_was_begun_while_the_server_stops_ends_too() -> None
         proceed.set()
 
 
-@needs_server
 @pytest.mark.parametrize("signal", [SIGTERM, SIGINT])
 async def test_a_process_that_gets_a_signal_ends_its_streams(signal: Signals) -> None:
     async with serve_process("tests.e2e.firehose:app", "--graceful-timeout", "3") as server, server.client() as client:

@@ -13,7 +13,7 @@ import trio
 from keryx_trio import Config, EventStream, Keryx, StreamingResponse, Web
 from tests.e2e.raw import open_raw
 from tests.e2e.raw_http2 import open_http2
-from tests.e2e.serving import Server, needs_server, serve, until
+from tests.e2e.serving import Server, serve, until
 
 WRITE_TIMEOUT = 0.3
 DRAIN = 0.2
@@ -66,15 +66,12 @@ async def open_idle_reader(server: Server, http2: bool) -> AsyncIterator[None]:
 
 @VERSIONS
 async def test_a_reader_that_takes_nothing_makes_its_producer_wait(http2: bool, request: Any) -> None:
-    if http2:
-        request.applymarker(needs_server)
     flood = Flood(write_timeout=30)
     async with serve(flood.app) as server, open_idle_reader(server, http2):
         await flood.until_stalled()
         assert len(flood.app.connections) == 1
 
 
-@needs_server
 @VERSIONS
 async def test_a_reader_that_takes_nothing_is_cut_off_after_the_write_timeout(http2: bool) -> None:
     flood = Flood()
@@ -88,15 +85,12 @@ async def test_a_reader_that_takes_nothing_is_cut_off_after_the_write_timeout(ht
 
 @VERSIONS
 async def test_a_timeout_reaches_the_producer_whatever_the_reader_does(http2: bool, request: Any) -> None:
-    if http2:
-        request.applymarker(needs_server)
     flood = Flood(timeout=0.5, write_timeout=30)
     async with serve(flood.app) as server, open_idle_reader(server, http2):
         await flood.until_stalled()
         await until(flood.cleaned.is_set)
 
 
-@needs_server
 @VERSIONS
 async def test_a_reader_that_takes_nothing_does_not_hold_up_the_shutdown(http2: bool, journal: Any) -> None:
     journal.errors_expected = True

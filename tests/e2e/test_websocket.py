@@ -27,7 +27,7 @@ from websockets.sync.client import connect
 
 from keryx_trio import Config, Connection, EventStream, Keryx, StreamingResponse, Web
 from keryx_trio.transports.socket_reply import SHARE
-from tests.e2e.serving import Server, needs_server, serve, serve_process, until
+from tests.e2e.serving import Server, serve, serve_process, until
 
 COVERED = "COVERAGE_RUN" in os.environ
 """Whether coverage is measured, which makes everything slow."""
@@ -250,7 +250,6 @@ async def test_a_reader_that_takes_nothing_holds_little(measured: Callable[[str]
     assert held < 32 * SHARE + 8 * 2**20
 
 
-@needs_server
 async def test_a_reader_that_takes_nothing_is_cut_off() -> None:
     stage = Stage(write_timeout=0.3)
     async with serve(stage.app) as server, trio.open_nursery() as nursery:

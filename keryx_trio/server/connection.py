@@ -1,0 +1,222 @@
+"""A connection that speaks HTTP/1.1: one request after the other.
+
+Owns: the order of requests, the bounds on how long a client may take to send one, and when the connection ends.
+Does not know: how a request is answered (a `Cycle` does), or what another protocol is (it hands the connection over).
+
+The application runs in the connection's own task. Where it goes on after its answer, another task of the connection
+reads the next request meanwhile.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from . import http2, websocket
+from .answer import short
+from .calling import call
+from .cycle import Cycle
+from .http1 import Fields, Head, Reader, Refused
+from .wire import Gone, Wire
+
+if TYPE_CHECKING:
+    from .worker import Site
+
+
+PREFACE: Final = "preface"
+"""HTTP/2 from the first byte, without having asked."""
+
+
+class Http1:
+    """One connection.
+
+    Attributes:
+        left: whether its client has left, or has been cut off.
+    """
+
+    def __init__(self, site: Site, wire: Wire) -> None:
+        self.site = site
+        self.wire = wire
+        self.limits = site.worker.limits
+        self.reader = Reader(site.config.h11_max_incomplete_size)
+        self.left = False
+        self._idle: trio.CancelScope | None = None
+        self._requests = 0
+        self._cycle: Cycle | None = None
+        self._calls: trio.Nursery
+        self._next: Head | str | None = None
+        self._still_sends = False
+
+    # What the worker asks of it
+
+    def close_if_idle(self) -> None:
+        """Close, where it waits for a request."""
+        if self._idle is not None:
+            self._idle.cancel()
+
+    def go_on(self) -> None:
+        """Read the next request while the call of the last one goes on after its answer."""
+        if self._cycle is not None:
+            self._cycle.left_behind = True
+            self._calls.start_soon(self._go_on)
+
+    # What cycles ask of it
+
+    async def read(self) -> None:
+        """Take what the client sends; notes where it has left."""
+        data = await self.wire.receive()
+        if data:
+            self.reader.feed(data)
+        else:
+            self.left = True
+
+    def may_keep(self) -> bool:
+        """Whether another request may follow this one."""
+        return self._requests <= self.site.config.keep_alive_max_requests and not self.site.worker.stopping
+
+    def own_fields(self) -> Fields:
+        """The server's own fields of an answer, such as its date."""
+        return own_fields(self.site.config)
+
+    def answered(self) -> None:
+        """The request has been answered."""
+        self.site.worker.expect(self)
+
+    async def refuse(self, refused: Refused) -> None:
+        """Say why, and that this is the end."""
+        await self.write_last(short(refused.status, str(refused), self.own_fields()))
+
+    async def write_last(self, data: bytes) -> None:
+        """Write what ends the connection, if anybody takes it."""
+        self._still_sends = True
+        try:
+            await self.wire.write(data)
+        except Gone:
+            self.left = True
+
+    # Its life
+
+    async def run(self) -> Head | str | None:
+        """Serve it to its end, or to where HTTP/2 takes over: as a request asks, or by its `PREFACE`."""
+        async with trio.open_nursery() as self._calls:
+            await self._serve()
+        return self._next
+
+    async def _serve(self) -> None:
+        """One request after the other, until the last one, or until another task does it."""
+        while True:
+            try:
+                head = await self._head()
+            except Refused as refused:
+                await self.refuse(refused)
+                head = None
+            if head is None:
+                break
+            if websocket.is_asked_for(head):
+                await self._serve_websocket(head)
+                break
+            if http2.is_asked_for(head) and http2.can_upgrade(self.site, head):
+                self._next = head
+                break
+            cycle = await self._answer(head)
+            if cycle.left_behind:
+                return
+            if not self._is_ready_for_another(cycle):
+                break
+        await self._end()
+
+    async def _answer(self, head: Head) -> Cycle:
+        site = self.site
+        cycle = self._cycle = Cycle(self, head)
+        if is_served(site.config, head):
+            returned = await call(site, cycle.scope, cycle.receive, cycle.send)
+            site.worker.is_over(self)
+            if not cycle.left_behind:
+                await cycle.end(failed=not returned)
+            await site.context.mark_request()
+        else:
+            await cycle.end(failed=True, status=404)
+        return cycle
+
+    async def _serve_websocket(self, head: Head) -> None:
+        self._still_sends = True
+        if not is_served(self.site.config, head):
+            await self.refuse(Refused(404, ""))
+            return
+        try:
+            await websocket.serve(self, head)
+        except Refused as refused:
+            await self.refuse(refused)
+
+    async def _go_on(self) -> None:
+        cycle, self._cycle = self._cycle, None
+        if cycle is not None and self._is_ready_for_another(cycle):
+            await self._serve()
+        else:
+            await self._end()
+
+    def _is_ready_for_another(self, cycle: Cycle) -> bool:
+        """Whether a next request can be told from the rest of this one."""
+        if cycle.keeps and not self.left and self._skip_body():
+            return True
+        self._still_sends = self._still_sends or self.reader.in_body
+        return False
+
+    def _skip_body(self) -> bool:
+        """Pass over what the application had no need of, as far as it is here; whether that was all."""
+        try:
+            while self.reader.in_body and self.reader.body() is not None:
+                continue
+        except Refused:
+            return False
+        return not self.reader.in_body
+
+    async def _end(self) -> None:
+        if self._next is None:
+            await self.wire.close(still_sends=self._still_sends and not self.left)
+
+    async def _head(self) -> Head | None:
+        """The next request's head; None where there is none, and where another protocol begins.
+
+        Raises:
+            Refused: what comes is none, or does not come.
+        """
+        reader, begun = self.reader, False
+        may_be_http2 = not self._requests and http2.is_spoken(self.site)
+        with trio.CancelScope(deadline=trio.current_time() + self.site.config.keep_alive_timeout) as self._idle:
+            while not self.left:
+                if reader.held:
+                    if may_be_http2 and (is_http2 := reader.begins_http2()) is not False:
+                        if is_http2:
+                            self._next = PREFACE
+                            return None
+                    elif (found := reader.head()) is not None:
+                        self._requests += 1
+                        return found
+                    if not begun:
+                        begun = True
+                        self._idle.deadline = trio.current_time() + self.limits.read_timeout
+                await self.read()
+        if self._idle.cancelled_caught and begun and not self.site.worker.stopping:
+            raise Refused(408, "the head of the request did not come")
+        return None
+
+
+def is_served(config: Any, head: Head) -> bool:
+    """Whether the site is known by the name that was asked for."""
+    names = config.server_names
+    return not names or any(value.decode("latin-1") in names for value in head.values(b"host"))
+
+
+_fields: tuple[int, Any, Fields] = (0, None, [])
+
+
+def own_fields(config: Any) -> Fields:
+    """The server's own fields of an answer, such as its date: made anew once a second."""
+    global _fields  # noqa: PLW0603 - a cache
+    now = int(time())
+    if _fields[0] != now or _fields[1] is not config:
+        _fields = (now, config, config.response_headers("h11"))
+    return _fields[2]

@@ -1,0 +1,212 @@
+"""A serving process, as its application and its connections know it.
+
+Owns: which connections there are, how many calls run, and the order of a shutdown. Does not know: what is said on a
+connection, or what a call is.
+
+The application makes a `Worker` when its lifespan begins, and puts it into the lifespan's state, where the server finds
+it (`KEY`). So nothing is global, and an application that makes none is served by hypercorn's own code.
+
+A shutdown, from the signal on:
+
+    at once             the application is told, and ends its streams
+    up to the drain     calls finish; a new request on a kept connection is answered all the same
+    when none is left   connections that wait for a request are closed, and the process ends
+    after the drain     last words have had their time: what still writes is cut, then cancelled
+
+Invariant: when `stop` has returned no connection is left, but for tasks that shield themselves from all this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import attrs
+import trio
+
+from .watching import Watch
+
+KEY: Final = "keryx_trio.worker"
+"""Where a worker is found in the lifespan's state."""
+
+EXTENSION: Final = "keryx_trio"
+"""The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
+
+Where its value has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
+wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
+"""
+
+CUT: Final = 0.45
+GIVE_UP: Final = 0.65
+"""How long after the drain writes are cut, and connections cancelled, in seconds."""
+
+CLOSING: Final = 0.1
+"""How long connections without calls may take to close, in seconds."""
+
+SWEEP: Final = 0.02
+"""How long a moment is, in seconds."""
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What bounds a connection; in seconds and bytes.
+
+    Attributes:
+        read_timeout: how long a head may take, and a body may stop coming.
+        write_timeout: how long a client may take nothing.
+        drain_timeout: how long a shutdown waits for calls.
+        max_message: the largest message of a WebSocket.
+    """
+
+    read_timeout: float = 30.0
+    write_timeout: float = 30.0
+    drain_timeout: float = 10.0
+    max_message: int = 64 * 1024
+
+
+class Connection(Protocol):
+    """What a worker asks of a connection."""
+
+    def close_if_idle(self) -> None:
+        """Close soon, where no call runs."""
+
+    def cut(self) -> None:
+        """Write no more."""
+
+    def cancel(self) -> None:
+        """End now."""
+
+
+class Lasting(Protocol):
+    """What is over in a moment, mostly: a call, or its end after its answer."""
+
+    def go_on(self) -> None:
+        """It is not over."""
+
+
+class Worker:
+    """One application, served by one process.
+
+    Args:
+        limits: what bounds its connections.
+        shut_down: tells the application to stop.
+
+    Attributes:
+        stopping: whether it has been told to.
+        connections: those that are open.
+        when_stopping: called when it begins to.
+        calls: how many calls of the application run.
+        watch: tells of clients that leave.
+    """
+
+    def __init__(self, limits: Limits, shut_down: Callable[[], object]) -> None:
+        self.limits = limits
+        self.stopping = False
+        self.connections: set[Connection] = set()
+        self.calls = 0
+        self.when_stopping: Callable[[], None] = lambda: None
+        self._shut_down = shut_down
+        self._quiet = trio.lowlevel.ParkingLot()
+        self.watch = Watch()
+        self._expected: dict[Lasting, float] = {}
+        self._swept = trio.lowlevel.ParkingLot()
+
+    async def run(self) -> None:
+        """What the connections need beside themselves; runs in the application's lifespan."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch.run)
+            nursery.start_soon(self._sweep)
+
+    @contextmanager
+    def connected(self, connection: Connection) -> Iterator[None]:
+        """Keep a connection where a shutdown finds it."""
+        self.connections.add(connection)
+        try:
+            yield
+        finally:
+            self.connections.discard(connection)
+            self._quieten()
+
+    def begin_call(self) -> None:
+        """A call of the application begins."""
+        self.calls += 1
+
+    def end_call(self) -> None:
+        """One has ended."""
+        self.calls -= 1
+        self._quieten()
+
+    def _quieten(self) -> None:
+        if self.stopping and not self.calls:
+            self._quiet.unpark_all()
+
+    # What lasts longer than most
+
+    def expect(self, what: Lasting) -> None:
+        """Something should be over in a moment; where it is not, its `go_on` is called."""
+        if not self._expected:
+            self._swept.unpark()
+        self._expected[what] = trio.current_time()
+
+    def is_over(self, what: Lasting) -> None:
+        """It is."""
+        self._expected.pop(what, None)
+
+    async def _sweep(self) -> None:
+        """See what lasts; runs as long as the worker."""
+        while True:
+            while not self._expected:
+                await self._swept.park()
+            await trio.sleep(SWEEP)
+            since = trio.current_time() - SWEEP / 2
+            for what in [what for what, when in self._expected.items() if when <= since]:
+                del self._expected[what]
+                what.go_on()
+
+    # Its end
+
+    async def stop(self) -> None:
+        """Tell the application, and wait until nothing is left, no longer than the drain allows."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.when_stopping()
+        over = trio.current_time() + self.limits.drain_timeout
+        self._shut_down()
+        await self._wait(over + CUT)
+        if not self.calls:
+            for connection in list(self.connections):
+                connection.close_if_idle()
+            await self._wait(trio.current_time() + CLOSING, also_connections=True)
+        for connection in list(self.connections):
+            connection.cut()
+        await self._wait(max(over + GIVE_UP, trio.current_time() + CLOSING), also_connections=True)
+        for connection in list(self.connections):
+            connection.cancel()
+
+    async def _wait(self, deadline: float, *, also_connections: bool = False) -> None:
+        with trio.CancelScope(deadline=deadline):
+            while self.calls or (also_connections and self.connections):
+                await self._quiet.park()
+
+
+Application = Callable[..., Awaitable[Any]]
+
+
+@attrs.frozen(eq=False)
+class Site:
+    """What every connection of a worker is served with: hypercorn's parts, and ours.
+
+    Attributes:
+        app: the application, as hypercorn wraps it.
+        config: hypercorn's settings.
+        context: hypercorn's own notion of a worker.
+        state: the lifespan's state.
+    """
+
+    app: Application
+    config: Any
+    context: Any
+    state: dict[str, Any]
+    worker: Worker
