@@ -5,8 +5,8 @@ Owns: `Job`, and what an order must be like. Does not know: where jobs are kept,
 
 from __future__ import annotations
 
-import math
 import secrets
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,7 @@ import msgspec
 
 from .config import checked_queue
 from .errors import ErrorType, TypedError
-from .store.jobs import Order, Record, Status
+from .store.jobs import LONGEST, Order, Record, Status
 from .streaming import call_context
 from .wire import json
 from .wire.text import to_utf8
@@ -123,8 +123,8 @@ async def enqueue(
     app: Keryx, name: str, params: Mapping[str, Any] | None, *, queue: str | None, delay: float, retries: int
 ) -> Job:
     """See `Keryx.enqueue`."""
-    if not 0 <= delay < math.inf:
-        raise ValueError(f"delay is a number of seconds, not {delay!r}")
+    if not 0 <= delay <= LONGEST:
+        raise ValueError(f"delay is a number of seconds, at most ten years of them, not {delay!r}")
     if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
         raise ValueError(f"retries is how often a job may be tried again, 0 for never, not {retries!r}")
     action = app.find_action(name)
@@ -134,7 +134,8 @@ async def enqueue(
     correlation_id = context.correlation_id if context is not None else secrets.token_hex(16)
     order = new_order(action, encoded, correlation_id, queue=queue, retries=retries)
     await app.store.jobs.put(order, delay)
-    return await find(app, order.id)
+    now = time.time()
+    return Job(app, Record(order, Status.DELAYED if delay else Status.QUEUED, now, now + delay))
 
 
 async def find(app: Keryx, id: str) -> Job:  # noqa: A002

@@ -16,6 +16,9 @@ from typing import Final, Protocol
 import attrs
 import trio
 
+LONGEST: Final = 10 * 366 * 86_400.0
+"""The longest delay, and the longest time for which anything is kept, in seconds."""
+
 
 class Status(enum.StrEnum):
     """Where a job is."""

@@ -162,8 +162,10 @@ class Leases(ABC):
             if mine.scope.cancelled_caught:
                 tell_lost(self._log, attempt.order)
             else:
-                with trio.move_on_after(lease):
+                with trio.move_on_after(lease) as patience:
                     await self._settle(attempt, verdict)
+                if patience.cancelled_caught:  # by now it may be another worker's
+                    tell_lost(self._log, attempt.order)
         except trio.Cancelled:
             with trio.move_on_after(LAST_WORD, shield=True):
                 await self._settle(attempt, verdict)

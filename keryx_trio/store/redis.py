@@ -80,13 +80,12 @@ class RedisStore:
     def __init__(self, url: str, log: Log) -> None:
         address = Address.parse(url)
         self.url = address.shown
-        availability = Availability(log, self.url)
-        self._connection = RedisConnection(address, availability)
-        self.jobs = RedisJobs(address, self._run, self._connection.ready, availability, log)
+        self._connection = RedisConnection(address, Availability(log, self.url))
+        self.jobs = RedisJobs(log, self._run)
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """See `Store`."""
-        return self._connection.open(self.jobs.run)
+        return self._connection.open()
 
     async def load_session(self, id: str, ttl: float) -> dict[str, bytes] | None:  # noqa: A002
         """See `Store`."""

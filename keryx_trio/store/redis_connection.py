@@ -16,7 +16,7 @@ known to be away.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -73,11 +73,8 @@ class RedisConnection:
         self._fault: Exception | None = None
 
     @asynccontextmanager
-    async def open(self, beside: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def open(self) -> AsyncIterator[None]:
         """Keep a connection up. Entered once it is known whether the server is there, after `PATIENCE` at most.
-
-        Args:
-            beside: a task that runs as long, and is of use to callers only while this is open.
 
         Raises:
             ConfigError: the server is there, and will never have us.
@@ -88,7 +85,6 @@ class RedisConnection:
                 self._known = trio.Event()
                 nursery.start_soon(self._keep)
                 nursery.start_soon(self._beat)
-                nursery.start_soon(beside)
                 try:
                     await self._known.wait()
                     self._check()
@@ -141,17 +137,6 @@ class RedisConnection:
             # What does not answer one question won't answer those behind it. And a link that died without a word would
             # not be known as dead for another quarter of an hour.
             connection.invalidate()
-        raise self._availability.failed(_SILENCE)
-
-    async def ready(self) -> None:
-        """Return at once where the server is there, as far as is known.
-
-        Raises:
-            StoreUnavailable: it is away, or does not say in time whether it is there.
-        """
-        with trio.move_on_after(PATIENCE):
-            await self._usable()
-            return
         raise self._availability.failed(_SILENCE)
 
     async def _usable(self) -> TCPConnection:

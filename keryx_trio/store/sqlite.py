@@ -181,6 +181,12 @@ class SqliteStore:
             yield db
 
     @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Read, with statements that see the same; for what `run` does."""
+        with self._file.snapshot() as db:
+            yield db
+
+    @contextmanager
     def writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:
         """A transaction, and the time that it begins at: when it has its lock, so that time does not run back.
 

@@ -64,6 +64,7 @@ VERSIONS: Final = (
     );
     CREATE INDEX job_by_due ON job (queue, due) WHERE status IN ('queued', 'running');
     CREATE INDEX job_by_expiry ON job (expires) WHERE expires IS NOT NULL;
+    CREATE INDEX job_by_status ON job (status, due, queue);
     CREATE TABLE recurring (
         action TEXT NOT NULL,
         every REAL NOT NULL,
@@ -133,6 +134,14 @@ class SqliteFile:
         with self._used() as connection:
             # IMMEDIATE: a transaction that reads first and finds another writer between can only fail.
             connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Read, with any number of statements that see the same; it waits for no writer, and none waits for it."""
+        with self._used() as connection:
+            connection.execute("BEGIN")
             yield connection
             connection.execute("COMMIT")
 

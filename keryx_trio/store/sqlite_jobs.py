@@ -31,9 +31,16 @@ below a millisecond."""
 _ORDER: Final = "id, action, params, queue, correlation_id, retries"
 _RECORD: Final = f"{_ORDER}, status, enqueued, due, attempts, outcome"
 _SHOWN: Final = "CASE WHEN status = 'queued' AND due > ? THEN 'delayed' ELSE status END"
-_FIRST: Final = "iif(expires IS NULL, due, -due)"  # of what is final the last ones
 _OPEN: Final = "status IN ('queued', 'running')"  # as the index has it, to be found by it
 _KEPT: Final = "(expires IS NULL OR expires > ?)"
+_SOME: Final = (
+    ("status = 'queued' AND due <= :now", "ASC"),
+    ("status = 'queued' AND due > :now", "ASC"),
+    ("status = 'running'", "ASC"),
+    ("status = 'failed'", "DESC"),
+    ("status = 'done'", "DESC"),
+)
+"""What is shown of each status: what is due first, of what is final the last."""
 
 
 class SqliteJobs(Leases):
@@ -121,19 +128,20 @@ class SqliteJobs(Leases):
 
         def read() -> Overview:
             counts: defaultdict[str, Counter[Status]] = defaultdict(Counter)
-            with self._store.writing() as (db, now):  # for one view of all
+            now, rows = time.time(), []
+            with self._store.snapshot() as db:
                 for queue, status, number in db.execute(
                     f"SELECT queue, {_SHOWN}, count(*) FROM job WHERE {_KEPT} GROUP BY 1, 2",  # noqa: S608 - as above
                     (now, now),
                 ):
                     counts[queue][Status(status)] = number
-                rows = db.execute(
-                    f"SELECT * FROM (SELECT {_RECORD}, "  # noqa: S608 - as above
-                    f"row_number() OVER (PARTITION BY {_SHOWN} ORDER BY {_FIRST}, seq) AS place "
-                    f"FROM job WHERE {_KEPT}) WHERE place <= ? ORDER BY due, place",
-                    (now, now, limit),
-                ).fetchall()
-            return Overview(now, counts, [_record(row[:-1], now) for row in rows])
+                for which, first in _SOME:
+                    rows += db.execute(
+                        f"SELECT {_RECORD} FROM job WHERE {which} AND (expires IS NULL OR expires > :now) "  # noqa: S608 - as above
+                        f"ORDER BY due {first}, seq LIMIT :limit",
+                        {"now": now, "limit": limit},
+                    ).fetchall()
+            return Overview(now, counts, [_record(row, now) for row in rows])
 
         return await self._store.run(read)
 

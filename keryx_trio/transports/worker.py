@@ -23,11 +23,11 @@ import trio
 
 from ..call import LAST_WRITES, Call
 from ..connection import Connection, ConnectionType, Peer
-from ..errors import FIRST_SERVER_ERROR, STATUSES, ErrorType, TypedError
+from ..errors import FIRST_SERVER_ERROR, STATUSES, ErrorType, TypedError, as_typed, unwrap
 from ..outbox import Outcome
 from ..session import Session
 from ..store import StoreUnavailable
-from ..store.jobs import GIVEN_BACK, Attempt, Status, Verdict
+from ..store.jobs import GIVEN_BACK, LONGEST, Attempt, Status, Verdict
 from ..store.leasing import OUTAGE_PAUSE, Bell
 from ..tasks import DEFAULT_QUEUE, new_order
 from ..wire import json
@@ -49,6 +49,10 @@ SPREAD: Final = 1.25
 
 LONGEST_SLEEP: Final = 60.0
 """Seconds after which a recurring task looks at the clock again, at most: the time of day may be set meanwhile."""
+
+UNKNOWN_TRIES: Final = 10
+UNKNOWN_PAUSE: Final = 3.0
+"""How often a worker takes a job whose action it does not have before it fails it, and after how many seconds each."""
 
 MOST_LOSSES: Final = 10
 """How often the worker of a job may be lost while it runs: one that was lost so often was lost by the job itself."""
@@ -74,29 +78,68 @@ class JobReply(JsonCollector):
 
 async def run_jobs(app: Keryx) -> int:
     """Run jobs, and nothing else, until a signal ends that; the status that the process then has."""
-    status = 0
-    with ending_signals() as signals:
-        async with trio.open_nursery() as nursery:
-            async with app:
-                if not app.store.jobs.shared:
-                    app.log.warning("no other process can put jobs here: KERYX_STORE names a store that can be shared")
-                app.log.info("jobs run here", **({} if app.workers is None else app.workers.describe()))
-                sign = await anext(signals)
-                status = 0 if sign == signal.SIGTERM else SIGNALLED + sign
-                app.log.info(
-                    "no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name,
-                    running=len(app.connections), seconds=app.config.drain_timeout,
-                )  # fmt: skip
-                nursery.start_soon(_end_by, app.shut_down() + LAST_WRITES + 2 * LAST_WORD, signals, status)
-            nursery.cancel_scope.cancel()
-    return status
+    stop = _Stop(app)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop.listen, nursery.cancel_scope)
+        try:
+            await _run_until(app, stop)
+        finally:
+            stop.is_over = True
+            stop.last.cancel()
+        nursery.cancel_scope.cancel()
+    return stop.status
 
 
-async def _end_by(deadline: float, signals: AsyncIterator[int], status: int) -> None:
-    """End the process at another signal, or where a job does not end though it was cancelled; its lease will."""
-    with trio.move_on_at(deadline):
-        await anext(signals)
-    leave_behind(status)
+async def _run_until(app: Keryx, stop: _Stop) -> None:
+    async with app:
+        if not app.store.jobs.shared:
+            app.log.warning("no other process can put jobs here: KERYX_STORE names a store that can be shared")
+        app.log.info("jobs run here", **({} if app.workers is None else app.workers.describe()))
+        stop.has_started = True
+        await stop.asked.wait()
+
+
+class _Stop:
+    """What signals do to a process that runs jobs.
+
+    Attributes:
+        has_started: whether the application has; before that a signal gives the start up.
+        asked: set by the first signal.
+        last: the scope of the wait for another signal, in which the application ends by itself, mostly.
+        is_over: whether it has.
+        status: what the process ends with because of it.
+    """
+
+    def __init__(self, app: Keryx) -> None:
+        self._app = app
+        self.has_started = False
+        self.asked = trio.Event()
+        self.last = trio.CancelScope(shield=True)
+        self.is_over = False
+        self.status = 0
+
+    async def listen(self, start: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+        """Wait for signals. After another one, or where a job does not end though it was cancelled, the process ends.
+
+        The leases of what is left behind so end by themselves.
+        """
+        app = self._app
+        with ending_signals() as signals:
+            task_status.started()
+            sign = await anext(signals)
+            self.status = 0 if sign == signal.SIGTERM else SIGNALLED + sign
+            if not self.has_started:
+                start.cancel()
+            app.log.info(
+                "no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name,
+                running=len(app.connections), seconds=app.config.drain_timeout,
+            )  # fmt: skip
+            self.last.deadline = app.shut_down() + LAST_WRITES + 2 * LAST_WORD
+            self.asked.set()
+            with self.last:
+                await anext(signals)
+            if not self.is_over:
+                leave_behind(self.status)
 
 
 class Workers:
@@ -150,6 +193,7 @@ class Workers:
 
     async def _serve(self) -> None:
         """Serve every queue that there is, until the application stops and the jobs that run have ended."""
+        self._served = set()
         jobs, stopping = self._app.store.jobs, self._app.stopping
         lease = self._app.config.tasks.lease
         async with trio.open_nursery() as nursery:
@@ -161,7 +205,6 @@ class Workers:
                         serve = partial(jobs.serve, queue, limit, self._attempt, lease=lease, stopping=stopping)
                         nursery.start_soon(serve)
                 await self._bell.wait(NEW_QUEUES_EVERY if jobs.shared else math.inf)
-        self._served.clear()
 
     async def _known(self) -> dict[str, int]:
         """The queues that are served here, or should be."""
@@ -188,12 +231,21 @@ class Workers:
                 await stopping.wait()
 
     async def _attempt(self, attempt: Attempt) -> Verdict:
-        """Make the call of a job."""
+        """Make the call of a job; whatever goes wrong is its own end, and no other's."""
+        try:
+            return await self._call(attempt)
+        except Exception as error:
+            self._app.log.exception("a job cannot be attempted", unwrap(error), job=attempt.order.id)
+            return self._verdict(attempt, JobReply(0), as_typed(error))
+
+    async def _call(self, attempt: Attempt) -> Verdict:
         app, order = self._app, attempt.order
         reply = JobReply(app.config.max_collected)
         try:
             action = app.find_action(order.action)
-        except TypedError as error:  # of another version of the application, maybe
+        except TypedError as error:
+            if attempt.number < UNKNOWN_TRIES:  # another worker may have it: while a release is under way, say
+                return Verdict(Status.QUEUED, delay=UNKNOWN_PAUSE)
             return self._verdict(attempt, reply, error)
         if attempt.losses >= MOST_LOSSES:
             message = f"its worker was lost {attempt.losses} times while it ran: out of memory, killed, or stalled"
@@ -214,13 +266,14 @@ class Workers:
         if hopeless is not None:
             reply.failed = hopeless.payload()
         if reply.failed is None:
-            return Verdict(Status.DONE, reply.json, keep=config.result_ttl)
+            return Verdict(Status.DONE, reply.json, keep=min(config.result_ttl, LONGEST))
         outcome = json.encode(reply.failed)
         status = STATUSES.get(ErrorType(reply.failed["type"]), FIRST_SERVER_ERROR)
         may_pass = hopeless is None and (status >= FIRST_SERVER_ERROR or status in MAY_PASS)
         if may_pass and attempt.failures < order.retries:
-            delay = min(config.retry_delay * 2**attempt.failures, LONGEST_DELAY)
-            delay = max(delay * random.uniform(1, SPREAD), reply.retry_after or 0)  # noqa: S311 - to part the crowd
+            delay = min(config.retry_delay * 2.0 ** min(attempt.failures, 64), LONGEST_DELAY)
+            delay *= random.uniform(1, SPREAD)  # noqa: S311 - to part the crowd
+            delay = max(delay, min(reply.retry_after or 0, LONGEST))
             self._app.log.info(
                 "a job is tried again", job=order.id, action=order.action, seconds=round(delay, 1),
                 retries_left=order.retries - attempt.failures - 1,
@@ -230,4 +283,4 @@ class Workers:
             "a job failed, and is kept", job=order.id, action=order.action, queue=order.queue, attempts=attempt.number,
             error=reply.failed["message"],
         )  # fmt: skip
-        return Verdict(Status.FAILED, outcome, keep=config.failed_ttl)
+        return Verdict(Status.FAILED, outcome, keep=min(config.failed_ttl, LONGEST))

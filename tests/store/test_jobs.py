@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from keryx_trio.logs import Log
 from keryx_trio.store import Store, make_store
 from keryx_trio.store.jobs import GIVEN_BACK, Attempt, Order, Status, Verdict
 from tests.e2e.serving import ROOT, until
-from tests.store.servers import say
 
 LIMIT = 20.0
 _ids = count()
@@ -415,7 +413,7 @@ async def test_a_lease_is_kept_for_as_long_as_a_job_takes(shared_url: str, log: 
 
 
 async def test_a_job_that_another_worker_has_by_now_is_cancelled_and_not_settled(
-    sqlite_url: str, log: Log, caplog: pytest.LogCaptureFixture
+    shared_url: str, log: Log, caplog: pytest.LogCaptureFixture
 ):
     begun, cancelled = trio.Event(), trio.Event()
 
@@ -426,15 +424,15 @@ async def test_a_job_that_another_worker_has_by_now_is_cancelled_and_not_settled
         finally:
             cancelled.set()
 
-    store: Any = make_store(sqlite_url, log)
-    other: Any = make_store(sqlite_url, log)
+    store: Any = make_store(shared_url, log)
+    other: Any = make_store(shared_url, log)
     async with store.open(), other.open():
         wanted = order()
         await store.jobs.put(wanted)
         async with worker(store, slow, lease=0.3):
             await begun.wait()
             # As if nothing had been heard of the worker for too long.
-            await other.run(lambda: _expire(other))
+            await expire(other, wanted)
             [attempt], _ = await other.jobs.claim("q", 1, 60)
             assert attempt.number == 2
             await cancelled.wait()
@@ -468,12 +466,12 @@ async def test_a_worker_that_stalls_for_longer_than_its_lease_neither_fails_nor_
     assert begun["blocks"] <= 2
 
 
-async def test_what_a_stalled_worker_has_done_meanwhile_need_not_be_done_once_more(sqlite_url: str, log: Log):
-    store: Any = make_store(sqlite_url, log)
+async def test_what_a_stalled_worker_has_done_meanwhile_need_not_be_done_once_more(shared_url: str, log: Log):
+    store: Any = make_store(shared_url, log)
     async with store.open():
         await store.jobs.put(wanted := order())
         [first], _ = await store.jobs.claim("q", 1, 60)
-        await store.run(lambda: _expire(store))
+        await expire(store, wanted)
         [second], _ = await store.jobs.claim("q", 1, 60)
         assert (first.losses, second.losses) == (0, 1)
         assert not await store.jobs.settle(first, Verdict(Status.FAILED, b"{}", keep=60))
@@ -484,41 +482,49 @@ async def test_what_a_stalled_worker_has_done_meanwhile_need_not_be_done_once_mo
         assert (await final(store, wanted.id)).outcome == b"1"
 
 
-async def test_an_attempt_whose_lease_is_another_workers_is_cancelled_in_redis_too(
-    redis_url: str, log: Log, caplog: pytest.LogCaptureFixture
-):
-    cancelled = trio.Event()
-    attempts = 0
+async def expire(store: Any, wanted: Order) -> None:
+    """As if nothing had been heard of a job's worker for too long."""
+    if hasattr(store, "writing"):
+        await store.run(lambda: _expire(store, wanted.id))
+    else:
+        await store._run(b"redis.call('ZADD', KEYS[1], 1, ARGV[1])", [b"keryx:running:q"], wanted.id.encode())
 
-    async def handler(_: Attempt) -> Verdict:
-        nonlocal attempts
-        attempts += 1
-        if attempts == 1:
-            # As if nothing had been heard of the worker for too long: the delivery is another one's.
-            say(port, "XCLAIM", "streaq:keryx:queues:q", "workers", "another", "0", _pending(port), "JUSTID")
-            try:
-                await trio.sleep_forever()
-            finally:
-                cancelled.set()
+
+def _expire(store: Any, id: str) -> None:
+    with store.writing() as (db, now):
+        db.execute("UPDATE job SET due = ? WHERE id = ?", (now - 1, id))
+
+
+async def test_a_killed_workers_job_is_taken_though_others_run_for_long(shared_url: str, log: Log):
+    begun: list[str] = []
+
+    async def long(attempt: Attempt) -> Verdict:
+        begun.append(attempt.order.action)
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def quick(attempt: Attempt) -> Verdict:
+        begun.append(attempt.order.action)
         return done()
 
-    port = int(redis_url.split(":")[2].split("/", maxsplit=1)[0])
-    store = make_store(redis_url, log)
-    async with store.open(), worker(store, handler, lease=1.5):
-        await store.jobs.put(wanted := order())
-        with trio.fail_after(LIMIT):
-            await cancelled.wait()
-        assert (await final(store, wanted.id)).status is Status.DONE  # it was delivered again
-    assert attempts == 2
-    assert "a job's lease was lost" in caplog.text
+    store: Any = make_store(shared_url, log)
+    async with store.open(), worker(store, long, limit=30, lease=1) as scope:
+        for _ in range(30):
+            await store.jobs.put(order(action="long"))
+        await until(lambda: len(begun) == 30)
+        await store.jobs.put(wanted := order(action="lost"))
+        assert (await store.jobs.claim("q", 1, 0.2))[0]  # by a worker of which nothing more is heard
+        async with worker(store, quick, lease=1):
+            assert (await final(store, wanted.id)).attempts == 2
+            scope.cancel()
+    assert begun.count("lost") == 1
 
 
-def _pending(port: int) -> str:
-    """The only message of the queue."""
-    said = say(port, "XRANGE", "streaq:keryx:queues:q", "-", "+")
-    return re.search(rb"\d+-\d+", said)[0].decode()
+async def test_an_order_that_cannot_be_carried_out_ends_alone(store: Store):
+    async def handler(attempt: Attempt) -> Verdict:
+        return Verdict(Status.FAILED, b"{}", keep=60)
 
-
-def _expire(store: Any) -> None:
-    with store.writing() as (db, now):
-        db.execute("UPDATE job SET due = ?", (now - 1,))
+    await store.jobs.put(order(params=b"[" * 100, action="a\0b\r\n"))
+    await store.jobs.put(wanted := order())
+    async with worker(store, handler):
+        assert (await final(store, wanted.id)).status is Status.FAILED
