@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self
 import attrs
 import trio
 
-from . import logs, server
+from . import logs
 from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
 from .config import Config, ConfigError, McpConfig
@@ -122,7 +122,9 @@ class Keryx:
             raise ConfigError(MCP_MISSING)
         for each in actions:
             self.add(each)
-        if self.config.server == "keryx":
+        if self.config.server == "keryx" and "hypercorn.trio.run" in sys.modules:
+            from . import server  # noqa: PLC0415 - it is for who serves
+
             server.install()
 
     # Registration
@@ -505,6 +507,8 @@ class Keryx:
 
     def _join_server(self, state: dict[str, Any]) -> None:
         """Have the connections of this process served by our own server, where it can be."""
+        from . import server  # noqa: PLC0415 - as above
+
         refusal = server.install()
         if refusal is not None:
             self.log.warning("hypercorn's own code serves: keryx_trio's is not in its place", reason=refusal)

@@ -18,7 +18,8 @@ their defects contained. Hypercorn's settings, sockets, TLS, access log, process
 
 from __future__ import annotations
 
+from ..wire.extension import EXTENSION
 from .mend import install
-from .worker import EXTENSION, KEY, Limits, Worker
+from .worker import KEY, Limits, Worker
 
 __all__ = ["EXTENSION", "KEY", "Limits", "Worker", "install"]

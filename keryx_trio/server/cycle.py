@@ -19,11 +19,11 @@ from urllib.parse import unquote
 
 import trio
 
+from ..wire.extension import EXTENSION
 from .answer import CONTINUE, Answer, short
 from .http1 import Head, Refused
 from .watching import IS_THERE
 from .wire import MAX_RECEIVE, Gone
-from .worker import EXTENSION
 
 if TYPE_CHECKING:
     from .connection import Http1

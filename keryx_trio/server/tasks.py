@@ -14,9 +14,10 @@ from typing import Any
 
 import trio
 
+from ..wire.extension import EXTENSION
 from .calling import call
 from .wire import Gone
-from .worker import EXTENSION, Site
+from .worker import Site
 
 Put = Callable[[Any], Awaitable[None]]
 

@@ -30,13 +30,6 @@ from .watching import Watch
 KEY: Final = "keryx_trio.worker"
 """Where a worker is found in the lifespan's state."""
 
-EXTENSION: Final = "keryx_trio"
-"""The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
-
-Where its value has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
-wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
-"""
-
 CUT: Final = 0.45
 GIVE_UP: Final = 0.65
 """How long after the drain writes are cut, and connections cancelled, in seconds."""

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import trio
 
 from ..errors import ErrorType, TypedError
-from ..server import EXTENSION
 from ..wire import headers as header_fields
+from ..wire.extension import EXTENSION
 from ..wire.headers import Headers
 from .patience import patience
 

@@ -17,7 +17,7 @@ import httpx
 import hyperframe.frame as frames
 import trio
 
-from tests.e2e.serving import environment, serve_process
+from tests.e2e.serving import PATIENCE, environment, serve_process
 
 ASK = b"GET /api/quick HTTP/1.1\r\nHost: x\r\n"
 POST = b"POST /api/quick HTTP/1.1\r\nHost: x\r\n"
@@ -187,17 +187,19 @@ async def attack(port: int, case: Case) -> str:
         for sent in filter(None, (case.data, case.then)):
             with suppress(trio.BrokenResourceError):
                 await stream.send_all(sent)
-            more, closed = await _received(stream)
+            is_last = sent is (case.then or case.data)
+            ends = is_last and case.outcome.endswith("closed")
+            more, closed = await _received(stream, PATIENCE if ends else QUIET)
             received += more
     return told(received) + (", closed" if closed else "")
 
 
-async def _received(stream: trio.SocketStream) -> tuple[bytes, bool]:
+async def _received(stream: trio.SocketStream, quiet: float) -> tuple[bytes, bool]:
     """What comes until it is quiet, and whether that is because the connection has ended."""
     received = b""
     try:
         while True:
-            with trio.move_on_after(QUIET) as scope:
+            with trio.move_on_after(quiet) as scope:
                 more = await stream.receive_some(65536)
             if scope.cancelled_caught:
                 return received, False
