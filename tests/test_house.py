@@ -52,7 +52,7 @@ def test_no_error_is_dropped_without_a_word(path):
 def test_the_front_door_needs_no_optional_part():
     code = (
         "import sys, keryx_trio\n"
-        "optional = {'httpx', 'httpx_sse', 'trio_websocket', 'mcp', 'coredis', 'streaq', 'flask', 'mkdocs', 'pytest'}\n"
+        "optional = {'httpx', 'httpx_sse', 'trio_websocket', 'mcp', 'coredis', 'flask', 'mkdocs', 'pytest'}\n"
         "print(*sorted(optional & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

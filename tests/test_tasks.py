@@ -404,6 +404,52 @@ async def test_a_queue_that_nobody_has_named_is_served_at_once(app: Keryx, autoj
         assert trio.current_time() == start
 
 
+async def test_a_second_life_of_an_application_serves_what_the_first_did(app: Keryx, autojump_clock: MockClock):
+    with trio.CancelScope() as scope:
+        async with app:
+            await (await app.enqueue("add", {"a": 1})).result()
+            scope.cancel()
+    async with app:
+        with trio.fail_after(60):
+            assert await (await app.enqueue("add", {"a": 2})).result() == 3
+
+
+async def test_an_order_is_served_though_whoever_gave_it_has_left(app: Keryx, autojump_clock: MockClock):
+    done = trio.Event()
+
+    @app.action("tell")
+    async def tell() -> None:
+        done.set()
+
+    async with app:
+        await trio.sleep(1)
+        with trio.CancelScope() as scope:
+            await app.enqueue("tell", queue="new")
+            scope.cancel()
+            await trio.sleep_forever()
+        with trio.fail_after(60):
+            await done.wait()
+
+
+async def test_many_failures_and_long_times_are_bounded(autojump_clock: MockClock):
+    app = make_app(retry_delay=0, failed_ttl=1e300, result_ttl=1e300)
+    calls = 0
+
+    @app.action("flaky")
+    async def flaky() -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 1100:
+            raise TypedError("no", retry_after=1e300 if calls == 1100 else None)
+
+    async with app:
+        job = await app.enqueue("flaky", retries=5000)
+        await job.result()
+        assert job.attempts == 1101
+        with pytest.raises(ValueError, match="at most ten years"):
+            await app.enqueue("flaky", delay=1e15)
+
+
 async def test_the_queue_of_a_task_is_that_of_its_jobs(app: Keryx, autojump_clock: MockClock):
     @app.action("mail", task=Task(queue="mail"))
     async def mail() -> None: ...

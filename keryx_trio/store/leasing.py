@@ -64,9 +64,11 @@ class Leases(ABC):
     """Jobs in a store that leases them.
 
     Attributes:
+        shared: whether other processes may put jobs, and run them.
         look_every: how long at most this waits before it looks for what other processes have put, in seconds.
     """
 
+    shared: bool
     look_every: float
 
     def __init__(self, log: Log) -> None:
@@ -102,7 +104,7 @@ class Leases(ABC):
         """See `Jobs`."""
         event = self._awaited.setdefault(id, trio.Event())
         try:
-            with trio.move_on_after(min(seconds, self.look_every)):
+            with trio.move_on_after(seconds if self.shared else math.inf):
                 await event.wait()
         finally:
             if not event.statistics().tasks_waiting:

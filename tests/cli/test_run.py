@@ -372,7 +372,7 @@ def test_a_call_imports_nothing_that_it_does_not_need(tmp_path: Path):
     roots = {name.partition(".")[0] for name in imported}
     assert not roots & {
         "anyio", "asyncio", "coredis", "h11", "h2", "httpx", "hypercorn", "mcp", "mcp_types", "pydantic",
-        "python_multipart", "rich", "sqlite3", "starlette", "streaq", "structlog", "trio_websocket", "uvicorn", "wsproto",
+        "python_multipart", "rich", "sqlite3", "starlette", "structlog", "trio_websocket", "uvicorn", "wsproto",
     }  # fmt: skip
     ours = {name.removeprefix("keryx_trio.") for name in imported if name.startswith("keryx_trio.")}
     assert {name for name in ours if name.startswith("transports.")} <= {

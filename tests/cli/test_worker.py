@@ -67,6 +67,15 @@ def test_a_job_that_outlasts_the_stop_goes_back_and_is_listed(
     assert "QUEUED" in keryx("jobs", APP, **store).out.decode()
 
 
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_worker_that_still_starts_gives_the_start_up(sign: signal.Signals, status: int, notes: Path):
+    with process(notes, "worker", APP, variables={"SLOW_START": "1"}) as worker:
+        until(notes, "starting")
+        worker.send_signal(sign)
+        assert worker.wait(SOON) == status
+    assert "start given up" in notes.read_text()
+
+
 @pytest.mark.parametrize("second", [True, False])
 def test_a_job_that_shields_its_cleanup_is_left_behind_after_the_stop_or_at_a_second_signal(
     second: bool, notes: Path, store: dict[str, str], call: Callable[..., Run]
