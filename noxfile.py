@@ -24,6 +24,9 @@ GROUPS = nox.project.load_toml(ROOT / "pyproject.toml")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 VERSIONS = sorted({"3.11", "3.12", "3.13", "3.14", HERE}, key=lambda version: int(version.split(".")[1]))
 
+AT_ONCE = ["-n", str((os.cpu_count() or 1) + 1)]
+"""How many tests run at once: most of their time they wait."""
+
 BROWSERS = ["tests/e2e/test_browser.py", "tests/e2e/test_chat_page.py"]
 
 # Run in the wheel's environment, far from the source tree.
@@ -75,7 +78,7 @@ def run_tests(session: nox.Session) -> None:
     """The tests, with one Python; what they show of browsers is the same with any, so one is enough."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "tests"))
     browsers = [] if session.name == f"tests-{HERE}" else [f"--ignore={path}" for path in BROWSERS]
-    session.run("pytest", *browsers, *session.posargs)
+    session.run("pytest", *AT_ONCE, *browsers, *session.posargs)
 
 
 TESTS = []
@@ -136,7 +139,7 @@ def coverage(session: nox.Session) -> None:
     """The tests again, and the lines and branches that they leave out; too many fail."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "coverage"))
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *AT_ONCE, *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report")
 

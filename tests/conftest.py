@@ -13,10 +13,14 @@ import pytest
 hypothesis.settings.register_profile("keryx", deadline=None)
 hypothesis.settings.load_profile("keryx")
 
-MEASURED = pytest.StashKey[list[str]]()
+MEASURED = "measured"
 
 NO_SKIP = "KERYX_TESTS_NO_SKIP"
 """Set where everything that the tests need is installed: there a skipped test is a fault of the machine."""
+
+
+def pytest_configure() -> None:
+    os.environ.pop("COLUMNS", None)  # the width of whoever runs the tests, which is not what they are of
 
 
 def _skipped(config: pytest.Config) -> list[pytest.TestReport | pytest.CollectReport]:
@@ -30,8 +34,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash.get(MEASURED, []):
-        terminalreporter.section("measured")
+    # By way of the reports, which come from the processes that run the tests.
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    tests = [report for report in reports if getattr(report, "when", None) == "call"]
+    lines = [line for report in tests for key, line in report.user_properties if key == MEASURED]
+    if lines:
+        terminalreporter.section(MEASURED)
         for line in lines:
             terminalreporter.line(line)
     reports = _skipped(config)
@@ -55,6 +63,6 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Say what was measured: it stands at the end of the run."""
 
     def say(line: str) -> None:
-        request.config.stash.setdefault(MEASURED, []).append(f"{request.node.name}: {line}")
+        request.node.user_properties.append((MEASURED, f"{request.node.name}: {line}"))
 
     return say
