@@ -27,7 +27,7 @@ VERSIONS = sorted({"3.11", "3.12", "3.13", "3.14", HERE}, key=lambda version: in
 AT_ONCE = ["-n", str((os.cpu_count() or 1) + 1)]
 """How many tests run at once: most of their time they wait."""
 
-BROWSERS = ["tests/e2e/test_browser.py", "tests/e2e/test_chat_page.py"]
+BROWSERS = ["tests/e2e/test_browser.py", "tests/e2e/test_chat_page.py", "tests/e2e/test_docs_page.py"]
 
 # Run in the wheel's environment, far from the source tree.
 SMOKE_TEST = """
