@@ -26,7 +26,7 @@ from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
 from .config import Config, ConfigError, McpConfig
 from .connection import Connection
-from .errors import ErrorType, TypedError, text_of, unwrap
+from .errors import ErrorType, TypedError, leaves, text_of, unwrap
 from .middleware import Middleware
 from .routing import Router
 from .store import StoreUnavailable, make_store
@@ -498,7 +498,10 @@ class Keryx:
                 await send({"type": "lifespan.startup.complete"})
                 stage = "shutdown"
                 await receive()
-        except Exception as error:
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            # A server takes what is no plain error for an application without a lifespan, and serves on.
+            if any(isinstance(leaf, (trio.Cancelled, KeyboardInterrupt)) for leaf in leaves(error)):
+                raise
             cause = unwrap(error)
             self.log.exception("the application failed", cause, stage=stage)
             await send({"type": f"lifespan.{stage}.failed", "message": f"{type(cause).__name__}: {text_of(cause)}"})

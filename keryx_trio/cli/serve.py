@@ -1,6 +1,7 @@
 """`keryx-trio serve`: an application behind hypercorn's trio worker.
 
-Owns: the settings of that server which make it fit for streams. Does not know: how it serves.
+Owns: the settings of that server which make it fit for streams, and what the command ends with. Does not know: how it
+serves; `supervised` how its workers are followed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from .applications import failure, find_application
+from .supervised import Workers
 
 if TYPE_CHECKING:
     from hypercorn.config import Config as ServerConfig
@@ -51,18 +53,27 @@ TLS, or another of the server's own settings, run `hypercorn --worker-class trio
 def serve(app: str, bind: tuple[str, ...], workers: int, *, reload: bool) -> None:
     """Serve an application over HTTP/1.1, HTTP/2, WebSocket, and MCP where it is on.
 
-    The server is hypercorn with its trio worker. SIGTERM or Ctrl-C stops it: streams are told, calls may finish.
+    The server is hypercorn with its trio worker. SIGTERM or Ctrl-C stops it: streams are told, calls may finish, and it
+    ends with 0. Where a worker cannot start, or fails, all of them stop, and it ends with 1.
     """
     found = find_application(app)  # in this process too, which can say at once what is wrong
-    from hypercorn.run import run  # noqa: PLC0415 - not needed to say what the command does
-
     config = server_config(app, found.config)
-    config.bind, config.workers, config.use_reloader = [*bind], workers, reload
     try:
-        status = run(config)
-    except OSError as error:
+        config.bind = _bound(config, bind)
+    except (OSError, OverflowError) as error:  # the second is what Python says of a port that is none
         raise failure(f"cannot serve at {', '.join(bind)}", error) from error
-    sys.exit(status)
+    config.workers, config.use_reloader = workers, reload
+    sys.exit(Workers().run(config))
+
+
+def _bound(config: ServerConfig, bind: tuple[str, ...]) -> list[str]:
+    """The sockets, bound here, as the server takes them over.
+
+    Left to itself, hypercorn lets several workers share their port with whoever else has it, so that a server that was
+    forgotten would answer some of the requests.
+    """
+    config.bind = [*bind]
+    return [f"fd://{socket.detach()}" for socket in config.create_sockets().insecure_sockets]
 
 
 def server_config(app: str, settings: Config) -> ServerConfig:

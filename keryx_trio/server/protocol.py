@@ -2,8 +2,8 @@
 
 Owns: the mends of that class. Does not know: sockets, or how the connection ends.
 
-What is mended (hypercorn 0.18, `protocol/h2.py`), beside what `streams` mends:
-- DATA for a stream that is answered raised; it counts for the window, and is dropped;
+What is mended (hypercorn 0.18, `protocol/h2.py`; the numbers are of pgjones/hypercorn), beside what `streams` mends:
+- DATA for a stream that is answered raised (#312, #334, #365); it counts for the window, and is dropped;
 - a request with a path or a method that is none, or a CONNECT without a path, raised; the stream is reset;
 - PRIORITY for idle streams filled a tree that raises when it is full; priorities are not taken any more, as RFC 9113
   (section 5.3) has it;
@@ -11,7 +11,7 @@ What is mended (hypercorn 0.18, `protocol/h2.py`), beside what `streams` mends:
 - a frame longer than any may be was kept, up to 16 MiB, before it was refused (h2 4.4);
 - GOAWAY after `keep_alive_max_requests` cut the streams that were open; it waits for them;
 - a shutdown reset what came while it went on; the application answers;
-- a client may open and reset streams as fast as it likes (CVE-2023-44487): it is told to calm down.
+- a client may open and reset streams as fast as it likes (CVE-2023-44487, #146): it is told to calm down.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Owns: what stands in place of hypercorn's `TCPServer`. Does not know: what is said on the connection.
 
 Invariant: nothing that happens on a connection leaves this module, but for a cancellation or an interrupt from outside.
-Hypercorn runs its handlers in one nursery with the listeners, so what one of them raises ends the whole process.
+Hypercorn runs its handlers in one nursery with the listeners, so what one of them raises ends the whole process
+(pgjones/hypercorn#203 and #225 are cases of it).
 """
 
 from __future__ import annotations

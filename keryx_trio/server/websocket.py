@@ -3,10 +3,10 @@
 Owns: the mends of that class, and the handshake's and the frames' way to it. Does not know: HTTP/2, which uses the
 same class.
 
-What is mended (hypercorn 0.18, `protocol/ws_stream.py`, none of it reported upstream as far as we know):
+What is mended (hypercorn 0.18, `protocol/ws_stream.py`; the numbers are of pgjones/hypercorn):
 - a handshake with fields that are no ASCII, or with an offer of compression that is none, raised;
-- frames that came with the handshake, before the application had accepted, raised;
-- the client's close code and reason were lost: always 1006;
+- frames that came with the handshake, before the application had accepted, raised (#225);
+- the client's close code and reason were lost: always 1006 (#127);
 - after a message too large (1009) the application was not told, and wrote on for nobody;
 - a breach of the protocol was not answered by a close;
 - a few bytes may inflate to very many: they are inflated little by little;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -126,3 +127,100 @@ def test_an_address_that_is_taken_is_one_line(keryx: Callable[..., Run]):
     assert run.status == 1
     assert run.err.splitlines()[-1].startswith(f"Error: cannot serve at {bind}: ")
     assert "Address already in use" in run.err
+
+
+def test_an_address_that_is_none_is_one_line(keryx: Callable[..., Run]):
+    bind = "127.0.0.1:99999"
+    run = keryx("serve", APP, "--bind", bind)
+    assert run.status == 1
+    assert f"cannot serve at {bind}: " in run.err
+    assert "Traceback" not in run.err
+
+
+FAILING = """
+import multiprocessing
+import os
+import sys
+from contextlib import asynccontextmanager
+
+import trio
+
+import keryx_trio
+
+HOW = os.environ["HOW"]
+if HOW == "import" and multiprocessing.parent_process() is not None:
+    raise RuntimeError("told apart")
+
+
+@asynccontextmanager
+async def lifespan(app):
+    if HOW == "raise":
+        raise RuntimeError("told apart")
+    if HOW == "exit":
+        sys.exit(0)
+    if HOW == "loop":
+        trio.lowlevel.spawn_system_task(fail)
+    yield
+
+
+async def fail():
+    raise RuntimeError("told apart")
+
+
+app = keryx_trio.Keryx(lifespan=lifespan)
+"""
+
+
+@pytest.mark.parametrize("server", ["keryx", "hypercorn"])
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("how", ["import", "raise", "exit", "loop"])
+def test_a_worker_that_cannot_start_or_fails_ends_it_with_1_and_a_line(
+    tmp_path: Path, how: str, workers: str, server: str
+):
+    (tmp_path / "failing.py").write_text(FAILING)
+    run = subprocess.run(
+        command("keryx_trio", "serve", "failing:app", "--bind", "127.0.0.1:0", "--workers", workers), cwd=tmp_path,
+        env=environment(PYTHONPATH=str(ROOT), HOW=how, KERYX_SERVER=server), stderr=subprocess.PIPE, text=True,
+        check=False, timeout=LIMIT,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert ("SystemExit: 0" if how == "exit" else "told apart") in run.stderr
+    assert re.fullmatch(
+        r"Error: a worker could not start, or has failed: process \d+ ended with 1; what it said is above",
+        run.stderr.splitlines()[-1],
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_is_killed_ends_it_with_1_and_the_others(plain: Path, workers: int):
+    with served(plain.parent, "--workers", str(workers), wait=workers) as (url, process):
+        pid = int(str(ask(url)[1]))
+        os.kill(pid, signal.SIGKILL)
+        process.wait(timeout=LIMIT)
+        said = process.stderr.read()
+        with pytest.raises(httpx.ConnectError):
+            ask(url)
+    assert process.returncode == 1
+    assert said.splitlines()[-1].startswith(f"Error: a worker was killed: process {pid}, by SIGKILL")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stop_is_no_failure(plain: Path, workers: int, number: int):
+    with served(plain.parent, "--workers", str(workers), wait=workers) as (_, process):
+        process.send_signal(number)
+        process.wait(timeout=LIMIT)
+        said = process.stderr.read()
+        assert process.returncode == 0
+        assert "Error" not in said
+
+
+def test_several_workers_do_not_share_the_port_of_another_server(plain: Path):
+    with served(plain.parent, "--workers", "2", wait=2) as (url, _):
+        bind = url.removeprefix("http://")
+        run = subprocess.run(
+            command("keryx_trio", "serve", "plain:app", "--bind", bind, "--workers", "2"), cwd=plain.parent,
+            env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True, check=False, timeout=LIMIT,
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith(f"Error: cannot serve at {bind}: ")

@@ -406,38 +406,3 @@ async def test_three_hundred_slow_heads_hold_up_nobody_and_end_in_time() -> None
             await until(lambda: not bare.worker.connections, 8)
             nursery.cancel_scope.cancel()
         assert count_files() <= before
-
-
-@needs_proc
-async def test_a_storm_of_resets_leaves_nothing() -> None:
-    ended = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await read_body(receive)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"here", "more_body": True})
-        assert (await receive())["type"] == "http.disconnect"
-        ended.append(1)
-
-    async with serve_bare(app, backlog=1000) as bare:
-        await trio.testing.wait_all_tasks_blocked()
-        before, tasks = count_files(), trio.lowlevel.current_statistics().tasks_living
-        clients: list[Raw] = []
-
-        async def come() -> None:
-            raw = await Raw.connect(bare.port)
-            clients.append(raw)
-            await raw.request("GET", "/")
-            await raw.head()
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(300):
-                nursery.start_soon(come)
-        assert bare.worker.calls == 300
-        for raw in clients:
-            raw.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            raw.stream.socket.close()
-        await until(lambda: len(ended) == 300 and not bare.worker.connections)
-        assert bare.worker.calls == 0
-        await until(lambda: trio.lowlevel.current_statistics().tasks_living == tasks)
-        assert count_files() == before

@@ -1,0 +1,89 @@
+"""Many clients that leave at once, without a word: what the process had before is what it has afterwards."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import attrs
+import httpx
+import pytest
+import trio
+
+from tests.e2e.raw import Raw
+from tests.e2e.serving import Process, environment, serve_process
+
+STREAMS = 500
+SLACK = 3 * 1024 * 1024
+"""By how much memory may have grown from one storm to the last, in bytes: 6 KiB for each stream that one had."""
+
+RESET = b"\1\0\0\0\0\0\0\0"
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc to count in")
+
+
+@attrs.frozen
+class Had:
+    """What a process has."""
+
+    files: int
+    tasks: int
+    connections: int
+    calls: int
+    memory: int = attrs.field(eq=False)
+
+
+async def look(client: httpx.AsyncClient, pid: int) -> Had:
+    state = (await client.get("/api/state")).json()
+    proc = Path(f"/proc/{pid}")
+    (memory,) = [line.split()[1] for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS")]
+    return Had(files=len(list((proc / "fd").iterdir())), memory=int(memory) * 1024, **state)
+
+
+async def storm(process: Process, client: httpx.AsyncClient) -> int:
+    """Open the streams, and reset all of them at once; how many calls ran meanwhile."""
+    readers: list[Raw] = []
+
+    async def come() -> None:
+        raw = await Raw.connect(int(process.url.rpartition(":")[2]))
+        readers.append(raw)
+        await raw.request("GET", "/api/quiet")
+        assert (await raw.head()).status == 200
+        assert await raw.chunk() == b"data: here\n\n"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(STREAMS):
+            nursery.start_soon(come)
+    calls: int = (await client.get("/api/state")).json()["calls"]
+    for raw in readers:
+        raw.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        raw.stream.socket.close()
+    return calls
+
+
+async def until_as(before: Had, client: httpx.AsyncClient, pid: int) -> Had:
+    """Wait until the process has what it had; what it has after three seconds, where it has something else."""
+    with trio.move_on_after(3):
+        while (now := await look(client, pid)) != before:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.05)
+        return now
+    return await look(client, pid)
+
+
+async def test_a_storm_of_resets_leaves_nothing(measured: Any) -> None:
+    environ = environment(KERYX_LOG_LEVEL="error")
+    async with (
+        serve_process("tests.server.target:app", "--backlog", "1000", environ=environ) as process,
+        process.client() as client,
+    ):
+        pid = (await client.get("/api/pid")).json()
+        before = await look(client, pid)
+        first = before
+        for number in range(3):
+            assert await storm(process, client) == STREAMS + 1
+            now = await until_as(before, client, pid)
+            assert now == before
+            first = now if number == 0 else first  # whose memory is what so many streams once needed
+        measured(f"{(now.memory - first.memory) / 1024:+.0f} KiB from the first storm of {STREAMS} resets to the third")
+        assert now.memory - first.memory < SLACK
