@@ -29,6 +29,7 @@ from keryx_trio import (
     Web,
 )
 from keryx_trio.config import ConfigError, TasksConfig
+from keryx_trio.store.jobs import Order
 from keryx_trio.testing import open_client
 from keryx_trio.transports.worker import MOST_LOSSES, Workers
 from tests.e2e.serving import until
@@ -175,6 +176,18 @@ async def test_a_job_whose_worker_is_lost_again_and_again_fails_and_is_kept(tmp_
             with pytest.raises(TypedError, match="its worker was lost 10 times while it ran"):
                 await (await app.job(job.id)).result()
     assert calls == 0
+
+
+async def test_an_order_that_is_none_ends_alone(
+    app: Keryx, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+):
+    async with app:
+        await app.store.jobs.put(Order("broken", "add", b"[", "default", "c"))
+        job = await app.job("broken")
+        with pytest.raises(TypedError, match="The action failed"):
+            await job.result()
+        assert await (await app.enqueue("add", {"a": 1})).result() == 2
+    assert "a job cannot be attempted" in caplog.text
 
 
 async def test_a_delay_passes_before_a_job_begins(app: Keryx, autojump_clock: MockClock):

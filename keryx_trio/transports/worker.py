@@ -57,7 +57,7 @@ UNKNOWN_PAUSE: Final = 3.0
 MOST_LOSSES: Final = 10
 """How often the worker of a job may be lost while it runs: one that was lost so often was lost by the job itself."""
 
-LAST_WORD: Final = 1.0
+GIVING_BACK: Final = 1.0
 """How long after a shutdown what it has stopped may take to be given back, in seconds."""
 
 MAY_PASS: Final = frozenset({408, 429})
@@ -134,7 +134,7 @@ class _Stop:
                 "no more jobs are taken, and those that run may finish", signal=signal.Signals(sign).name,
                 running=len(app.connections), seconds=app.config.drain_timeout,
             )  # fmt: skip
-            self.last.deadline = app.shut_down() + LAST_WRITES + 2 * LAST_WORD
+            self.last.deadline = app.shut_down() + LAST_WRITES + 2 * GIVING_BACK
             self.asked.set()
             with self.last:
                 await anext(signals)
@@ -178,7 +178,7 @@ class Workers:
             try:
                 yield
             finally:
-                nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD
+                nursery.cancel_scope.deadline = trio.current_time() + GIVING_BACK
 
     def describe(self) -> dict[str, str]:
         """What the log says of it: the queues, and how many of their jobs run at once."""
