@@ -19,7 +19,8 @@ is told when it happens, however long the producer cleans up. Nothing is written
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -28,7 +29,7 @@ from .account import Account
 from .connection import CallNursery, CallScope, timed_out
 from .errors import ErrorType, TypedError, leaves, unwrap
 from .middleware import run_around
-from .outbox import CANCELLED, DONE, GONE, End, Outcome, ReaderLeft, StreamEnded
+from .outbox import CANCELLED, DONE, GONE, Attempt, End, Item, Outbox, Outcome, ReaderLeft, StreamEnded
 from .reply import Reply
 from .streaming import CallContext, EventStream, StreamingResponse, call_context
 
@@ -80,6 +81,7 @@ class Call:
         self.cause: Outcome | None = None
         self.stream: StreamingResponse | None = None
         self._delivered = trio.Event()
+        self._wrote = -math.inf  # when something of its stream went out last, on trio's clock
         self._writing = False
         self._finished = False
 
@@ -309,22 +311,20 @@ class Call:
         try:
             items = outbox.take()
             await reply.open(stream, items)
-            self.account.count(items)
+            self._went_out(items)
+            if reply.attempt is not None:
+                outbox.attempt = partial(self._attempt, reply.attempt)
             while True:
                 if outbox.release():
                     await trio.lowlevel.checkpoint()  # who was let in may fill the box again: fewer, larger writes
-                if items := outbox.take():
-                    await reply.write(items)
-                    self.account.count(items)
+                if (items := outbox.take()) or outbox.torn:
+                    outbox.torn = False
+                    await reply.write(items)  # and before them the rest of the one that is torn
+                    self._went_out(items)
                 elif (end := outbox.last_word()) is not None:
                     break
                 else:
-                    quiet_until = trio.current_time() + silence
-                    if not await outbox.wait(min(quiet_until, self.clock.deadline)):
-                        if self.clock.cancel_called:
-                            outbox.finish(DONE)  # the verdict makes it the timeout's end
-                        elif ping is not None:
-                            await ping()
+                    await self._wait_for_more(outbox, ping, silence)
             payload = data = None
             if end.error is not None:
                 _, payload = self.account.told(end.error)
@@ -334,6 +334,27 @@ class Call:
             self._lose()
         finally:
             self._delivered.set()
+
+    async def _wait_for_more(self, outbox: Outbox, ping: Callable[[], Awaitable[None]] | None, silence: float) -> None:
+        """Return when there may be something to write; in so many seconds of silence, show that the stream is alive."""
+        if await outbox.wait(min(self._wrote + silence, self.clock.deadline)):
+            return
+        if self.clock.cancel_called:
+            outbox.finish(DONE)  # the verdict makes it the timeout's end
+        elif ping is not None and trio.current_time() >= self._wrote + silence:  # none was written without us meanwhile
+            await ping()
+            self._went_out([])
+
+    def _attempt(self, attempt: Attempt, item: Item) -> bool | None:
+        """Write a lone item from its sender's task, while the delivery waits."""
+        whole = attempt(item)
+        if whole is not None:
+            self._went_out([item])
+        return whole
+
+    def _went_out(self, items: list[Item]) -> None:
+        self.account.count(items)
+        self._wrote = trio.current_time()
 
     # Why it ended
 

@@ -8,6 +8,10 @@ Invariants:
 2. Senders get their turn in the order in which they came.
 3. The first end wins, and it does not queue: what was accepted before it still goes out, nothing after it does.
 4. `finish` never waits, so it is at home in a `finally` under cancellation.
+
+A lone item, which comes while the reader waits and has nothing to write, may be written by its sender, where the reader
+has said how (`attempt`): waking another task costs more than the write. Where not all of it goes out, the rest is the
+reader's, who finds `torn` set; it is no larger than `LONE`, and beside what is held.
 """
 
 from __future__ import annotations
@@ -33,6 +37,8 @@ from trio.lowlevel import (
 MAX_ITEMS: Final = 64
 MAX_BYTES: Final = 256 * 1024
 BURST_SECONDS: Final = 0.001
+LONE: Final = 4096
+"""The largest item that its sender writes, in bytes: with a larger one it is not the tasks that cost."""
 
 
 class Outcome(enum.Enum):
@@ -75,6 +81,10 @@ class Item(Protocol):
     def __len__(self) -> int: ...
 
 
+Attempt = Callable[[Any], bool | None]
+"""Writes an item without waiting: True where it is out, False where a part of it is, None where it has to be queued."""
+
+
 class Outbox:
     """A bounded channel with one end slot; any number of senders, one reader."""
 
@@ -86,11 +96,13 @@ class Outbox:
         "_senders",
         "_since",
         "_written",
+        "attempt",
         "end",
         "held",
         "limit",
         "size",
         "told",
+        "torn",
         "verdict",
     )
 
@@ -101,6 +113,8 @@ class Outbox:
         self._reader: Task | None = None
         self._attached = False
         self.told = False
+        self.torn = False
+        self.attempt: Attempt | None = None
         self._burst = 0
         self._since = perf_counter()
         self.held = 0
@@ -134,12 +148,24 @@ class Outbox:
             await self._wait_for_room(item)
             self._burst, self._since = 0, perf_counter()
             return
-        self._accept(item)
+        late = perf_counter() - self._since >= BURST_SECONDS
+        if not (late and self._is_written_at_once(item)):
+            self._accept(item)
         self._burst += 1
-        if self._burst >= MAX_ITEMS or perf_counter() - self._since >= BURST_SECONDS:
+        if late or self._burst >= MAX_ITEMS:
             # Accepted already, so this gives way to others without being a place to be cancelled.
             await cancel_shielded_checkpoint()
             self._burst, self._since = 0, perf_counter()
+
+    def _is_written_at_once(self, item: Item) -> bool:
+        """Write an item that is alone; False where it has to be queued."""
+        if self._reader is None or self.attempt is None or len(item) > LONE:
+            return False
+        whole = self.attempt(item)
+        if whole is False:
+            self.torn = True
+            self._wake_reader()
+        return whole is not None
 
     def finish(self, end: End) -> bool:
         """End the stream, unless it has ended. A deadline that has passed decides, whatever `end` says.
@@ -188,7 +214,11 @@ class Outbox:
         return self._written
 
     async def wait(self, deadline: float = math.inf) -> bool:
-        """Wait until there is something to take or an end; False where `deadline` (trio's clock) came first."""
+        """Wait until there is something to take, or to write, or an end; False where `deadline` came first.
+
+        Args:
+            deadline: on trio's clock.
+        """
         if self._queue or self.end is not None:
             await trio.lowlevel.checkpoint()
             return True

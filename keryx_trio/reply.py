@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from .errors import TypedError
-from .outbox import End
+from .outbox import Attempt, End
 from .streaming import StreamingResponse, Wire
 
 
@@ -54,6 +54,10 @@ class Reply(Wire, Protocol):
 
     async def write(self, items: list[Any]) -> None:
         """Write items of the stream, together."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """Writes an item of a stream that is open without waiting, where the transport can."""
 
     @property
     def ping(self) -> Callable[[], Awaitable[None]] | None:

@@ -8,9 +8,9 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
-from keryx_trio.outbox import DONE, GONE, MAX_BYTES, MAX_ITEMS, End, Outbox, Outcome, ReaderLeft, StreamEnded
+from keryx_trio.outbox import DONE, GONE, LONE, MAX_BYTES, MAX_ITEMS, End, Outbox, Outcome, ReaderLeft, StreamEnded
 
 
 def attached() -> Outbox:
@@ -326,3 +326,139 @@ class Numbered:
 
     def __len__(self) -> int:
         return len(self.data)
+
+
+# A lone item, written by its sender
+
+
+class Socket:
+    """What items are written to: it does with each attempt as it is told, and keeps what was written."""
+
+    def __init__(self, *outcomes: bool | None) -> None:
+        self._outcomes = iter(outcomes)
+        self._rest = b""
+        self.out = b""
+        self.attempts = 0
+
+    def attempt(self, item: bytes) -> bool | None:
+        assert not self._rest, "something is left to be written first"
+        self.attempts += 1
+        whole = next(self._outcomes, True)
+        if whole is not None:
+            half = len(item) if whole else len(item) // 2
+            self.out, self._rest = self.out + item[:half], item[half:]
+        return whole
+
+    def write(self, items: list[bytes]) -> None:
+        self.out += self._rest + b"".join(items)
+        self._rest = b""
+
+
+async def read_into(outbox: Outbox, socket: Socket, pause: float = 0) -> None:
+    outbox.attempt = socket.attempt
+    while True:
+        outbox.release()
+        if (items := outbox.take()) or outbox.torn:
+            outbox.torn = False
+            await trio.sleep(pause)
+            socket.write(items)
+        elif outbox.last_word() is not None:
+            return
+        else:
+            await outbox.wait()
+
+
+@pytest.fixture
+def all_lone(monkeypatch):
+    """However fast they come, items are none of a burst."""
+    monkeypatch.setattr("keryx_trio.outbox.BURST_SECONDS", 0.0)
+
+
+async def test_a_lone_item_is_written_by_its_sender_and_is_not_held(nursery, all_lone):
+    outbox, socket = attached(), Socket()
+    nursery.start_soon(read_into, outbox, socket)
+    await wait_all_tasks_blocked()
+    await outbox.put(b"alone")
+    assert (socket.out, outbox.held, socket.attempts) == (b"alone", 0, 1)
+    outbox.finish(DONE)
+
+
+async def test_of_a_burst_no_item_is_written_alone(nursery, monkeypatch):
+    monkeypatch.setattr("keryx_trio.outbox.BURST_SECONDS", 1000.0)
+    outbox, socket = attached(), Socket()
+    nursery.start_soon(read_into, outbox, socket)
+    await wait_all_tasks_blocked()
+    await send_all(outbox, [b"x"] * 10)
+    await wait_all_tasks_blocked()
+    assert (socket.out, socket.attempts) == (b"x" * 10, 0)
+
+
+async def test_an_item_that_is_large_or_not_alone_is_queued(nursery, all_lone, autojump_clock):
+    outbox, socket = attached(), Socket()
+    nursery.start_soon(read_into, outbox, socket, 1)
+    await wait_all_tasks_blocked()
+    await outbox.put(b"x" * (LONE + 1))
+    await wait_all_tasks_blocked()  # its reader writes
+    await outbox.put(b"y")
+    assert socket.attempts == 0
+    await trio.sleep(3)
+    assert socket.out == b"x" * (LONE + 1) + b"y"
+    outbox.finish(DONE)
+
+
+async def test_the_rest_of_a_torn_item_goes_out_before_the_next_and_before_the_end(nursery, all_lone, autojump_clock):
+    outbox, socket = attached(), Socket(False, False)
+    nursery.start_soon(read_into, outbox, socket, 1)
+    await wait_all_tasks_blocked()
+    await outbox.put(b"abcd")
+    assert socket.out == b"ab"
+    await outbox.put(b"efgh")
+    await trio.sleep(3)
+    assert socket.out == b"abcdefgh"
+    await outbox.put(b"ijkl")
+    outbox.finish(DONE)
+    await trio.sleep(3)
+    assert socket.out == b"abcdefghijkl"
+
+
+async def test_nothing_is_written_after_the_end(nursery, all_lone):
+    outbox, socket = attached(), Socket()
+    nursery.start_soon(read_into, outbox, socket)
+    await wait_all_tasks_blocked()
+    outbox.finish(DONE)
+    with pytest.raises(StreamEnded):
+        await outbox.put(b"late")
+    assert socket.out == b""
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([0, 0, 1, 3]), st.sampled_from([True, False, None]))),
+    st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_socket_takes_all_of_it_goes_out_in_order(sends, senders):
+    total = [0] * senders
+
+    async def send(outbox: Outbox, name: int) -> None:
+        for number, (size, pause, _) in enumerate(sends):
+            await outbox.put(b"%d:%d:%s;" % (name, number, b"x" * size))
+            total[name] += 1
+            await trio.sleep(pause)
+
+    async def main() -> bytes:
+        outbox, socket = attached(), Socket(*(whole for _, _, whole in sends * senders))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_into, outbox, socket, 2)
+            async with trio.open_nursery() as sending:
+                for name in range(senders):
+                    sending.start_soon(send, outbox, name)
+            outbox.finish(DONE)
+        return socket.out
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("keryx_trio.outbox.BURST_SECONDS", 0.0)
+        out = trio.run(main, clock=MockClock(autojump_threshold=0))
+    items = [item.split(b":") for item in out.split(b";")[:-1]]
+    for name in range(senders):
+        own = [(int(number), len(text)) for by, number, text in items if int(by) == name]
+        assert own == [(number, size) for number, (size, _, _) in enumerate(sends)]

@@ -111,6 +111,11 @@ class Answer:
             return data + LAST_CHUNK if last else data
         return data
 
+    @property
+    def counts(self) -> bool:
+        """Whether the length of the body was said, so that each part may be framed once only."""
+        return self._left is not None
+
     def comes_with_body(self, headers: Iterable[tuple[bytes, bytes]], status: int) -> bool:
         """Whether the end of the body is near enough for the head to wait and go out with it."""
         return self._silent or status in NO_BODY or any(bytes(name).lower() == b"content-length" for name, _ in headers)

@@ -57,8 +57,10 @@ class Cycle:
         self.left_behind = False  # whether the connection has gone on without it
         self._left: Callable[[], None] | None = None
         self.scope = _scope(connection, head)
-        if IS_THERE and not connection.wire.tls:
-            self.scope["extensions"][EXTENSION]["watch"] = self.watch
+        if not connection.wire.tls:
+            self.scope["extensions"][EXTENSION]["attempt"] = self.attempt
+            if IS_THERE:
+                self.scope["extensions"][EXTENSION]["watch"] = self.watch
 
     @property
     def keeps(self) -> bool:
@@ -187,6 +189,12 @@ class Cycle:
         else:
             raise RuntimeError(f"{kind} is sent where no such message may be")
 
+    def attempt(self, data: bytes) -> bool | None:
+        """Write a part of the body now or never; what is returned is the extension's to say."""
+        if self.status is None or self._held or self.complete or self._connection.left or self._answer.counts:
+            return None
+        return self._connection.wire.attempt(self._answer.part(data, last=False))
+
     async def _start(self, message: Any) -> None:
         status, headers = int(message["status"]), list(message.get("headers", ()))
         head = self._answer.head(status, headers, self._connection.own_fields())
@@ -202,7 +210,7 @@ class Cycle:
         self._held = b""
         if last:
             self.complete = True  # first: from here on a disconnect is the normal end
-        if data:
+        if data or self._connection.wire.unfinished:
             try:
                 await self._write(data)
             except BaseException:

@@ -3,8 +3,8 @@
 Owns: the one rule for every write, TLS or not: who takes nothing for `write_timeout` seconds is cut off by force.
 Does not know: what the bytes mean.
 
-A write is tried at once, and waits only for what the socket had no room for. What a cancelled write has left is kept,
-and goes out before the next one: half a frame must not be followed by another.
+A write is tried at once, and waits only for what the socket had no room for. What a cancelled write or an attempt has
+left is kept, and goes out before the next one: half a frame must not be followed by another.
 
 Invariants: after `abort` every wait on the connection ends. Nothing here waits without a bound, but for reading.
 """
@@ -82,6 +82,11 @@ class Wire:
         """Whether it is encrypted."""
         return self._tls is not None
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether some of what was written waits for the next write."""
+        return bool(self._rest)
+
     # Reading
 
     async def receive(self) -> bytes:
@@ -136,6 +141,23 @@ class Wire:
                 await self._flush()
         else:
             await self._give_way()
+
+    def attempt(self, data: bytes) -> bool | None:
+        """Write at once what there is room for, where nothing else is being written; never waits, raises nothing.
+
+        Returns:
+            Whether all of it is out, the rest being left for the next write; None where nothing was written.
+        """
+        if self._tls is not None or self._rest or self.broken or self._lock.locked():
+            return None
+        try:
+            sent = self._send(data)
+        except Gone:
+            return None  # the next write says so
+        if not sent:
+            return None
+        self._rest = data[sent:]
+        return not self._rest
 
     async def write_whole(self, data: bytes) -> None:
         """Write all of it, also when cancelled: for what several tasks share, bounded all the same."""

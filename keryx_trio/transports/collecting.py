@@ -56,6 +56,7 @@ class Collector:
     """
 
     patient = False
+    attempt = None
     ping = None  # nobody waits for a sign of life
     overhead = 0
     """What keeping an item takes beside its own bytes: without it there is no end of empty ones."""

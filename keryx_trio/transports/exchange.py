@@ -131,6 +131,13 @@ class Exchange:
         unwatch: Callable[[], None] = watch(gone)
         return unwatch
 
+    @property
+    def attempt(self) -> Callable[[bytes], bool | None] | None:
+        """What writes a part of the body without waiting, as the extension has it; None where the server can't."""
+        attempt: Callable[[bytes], bool | None] | None
+        attempt = (self.scope.get("extensions") or {}).get(EXTENSION, {}).get("attempt")
+        return attempt
+
     async def _receive_chunk(self) -> bytes:
         message: Mapping[str, Any] | None = None
         with trio.CancelScope(deadline=trio.current_time() + self._read_timeout):

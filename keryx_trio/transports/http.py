@@ -357,6 +357,11 @@ class HttpReply:
         """Send items together."""
         await self._exchange.write(items[0] if len(items) == 1 else b"".join(items))
 
+    @property
+    def attempt(self) -> Callable[[bytes], bool | None] | None:
+        """The server's, where it has one."""
+        return self._exchange.attempt
+
     async def ping(self) -> None:
         """A comment, which readers skip."""
         await self._exchange.write(sse.PING)

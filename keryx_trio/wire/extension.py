@@ -12,4 +12,8 @@ EXTENSION: Final = "keryx_trio"
 
 Where its value has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
 wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
+
+Where it has an `attempt`, `attempt(data)` writes a part of the body at once, as far as the socket has room; it never
+waits. It returns True where all of it is out; False where some of it is, and the rest goes out before what is sent
+next, for which an empty part is enough; None where nothing was written, and it has to be sent.
 """
