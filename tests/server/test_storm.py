@@ -15,8 +15,12 @@ from tests.e2e.raw import Raw
 from tests.e2e.serving import Process, environment, serve_process
 
 STREAMS = 500
-SLACK = 3 * 1024 * 1024
-"""By how much memory may have grown from one storm to the last, in bytes: 6 KiB for each stream that one had."""
+SLACK = 12 * 1024 * 1024
+"""By how much memory may have grown over two storms, in bytes: half of what their streams would hold, were they kept. The
+allocator takes some storms until it has enough."""
+
+FEW = 2
+"""How many tasks more or less it may have: the request that asks for them has one now, and now two."""
 
 RESET = b"\1\0\0\0\0\0\0\0"
 
@@ -28,9 +32,9 @@ class Had:
     """What a process has."""
 
     files: int
-    tasks: int
     connections: int
     calls: int
+    tasks: int = attrs.field(eq=False)
     memory: int = attrs.field(eq=False)
 
 
@@ -62,15 +66,6 @@ async def storm(process: Process, client: httpx.AsyncClient) -> int:
     return calls
 
 
-async def until_as(before: Had, client: httpx.AsyncClient, pid: int) -> Had:
-    """Wait until the process has what it had; what it has after three seconds, where it has something else."""
-    with trio.move_on_after(3):
-        while (now := await look(client, pid)) != before:  # noqa: ASYNC110 - nobody tells
-            await trio.sleep(0.05)
-        return now
-    return await look(client, pid)
-
-
 async def settled(client: httpx.AsyncClient, pid: int) -> Had:
     """What the process has once that does not change any more."""
     before = None
@@ -88,12 +83,15 @@ async def test_a_storm_of_resets_leaves_nothing(measured: Any) -> None:
         process.client() as client,
     ):
         pid = (await client.get("/api/pid")).json()
-        assert await storm(process, client) == STREAMS + 1
-        # What runs for as long as the process has begun to by now, and memory is what so many streams once needed.
+        for _ in range(2):  # after which it has the memory that so many streams need
+            assert await storm(process, client) == STREAMS + 1
         first = await settled(client, pid)
         for _ in range(2):
             assert await storm(process, client) == STREAMS + 1
-            now = await until_as(first, client, pid)
+            now = await settled(client, pid)
             assert now == first
-        measured(f"{(now.memory - first.memory) / 1024:+.0f} KiB from the first storm of {STREAMS} resets to the third")
+            assert abs(now.tasks - first.tasks) <= FEW
+        measured(
+            f"{(now.memory - first.memory) / 1024:+.0f} KiB from the second storm of {STREAMS} resets to the fourth"
+        )
         assert now.memory - first.memory < SLACK
