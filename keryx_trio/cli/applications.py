@@ -26,7 +26,6 @@ def find_application(name: str) -> Keryx:
         click.ClickException: it is there, and cannot be imported, or has a setting that it cannot have.
     """
     from ..app import Keryx  # noqa: PLC0415 - not needed to say what a command does
-    from ..config import ConfigError  # noqa: PLC0415
 
     if not re.fullmatch(r"[^\W\d][\w.]*(:[^\W\d][\w.]*)?", name):
         raise _no_application(f"{name!r} is no module:attribute, such as examples.chat:app")
@@ -40,8 +39,6 @@ def find_application(name: str) -> Keryx:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise failure(f"cannot import {module_name}", error) from error  # it is there; what it imports is not
         raise _no_application(f"there is no module {module_name!r} in {here} or on Python's path") from None
-    except ConfigError as error:
-        raise click.ClickException(str(error)) from error
     except Exception as error:
         raise failure(f"cannot import {module_name}", error) from error
     for part in (path or "app").split("."):

@@ -51,27 +51,31 @@ def jobs(app: str, retry: str | None, limit: int) -> None:
             err=True,
         )
     try:
-        overview, was_retried = trio.run(_read, found, retry, limit)
+        overview = trio.run(_read, found, retry, limit)
     except TypedError as error:
         raise click.ClickException(str(error)) from None
+    except click.ClickException:
+        raise
     except Exception as error:
         raise failure("the jobs cannot be read", error) from error
-    if retry is not None and not was_retried:
-        raise click.ClickException(f"there is no job {retry!r} that has failed")
-    if retry is not None:
+    if overview is None:
         click.echo(f"{retry} is in its queue again")
         return
     for line in lines(found, overview):
         click.echo(line)
 
 
-async def _read(app: Keryx, retry: str | None, limit: int) -> tuple[Overview, bool]:
+async def _read(app: Keryx, retry: str | None, limit: int) -> Overview | None:
+    """What there is; or nothing, where a job was to be retried, and is."""
     from .. import logs  # noqa: PLC0415 - as above
 
     with logs.configured(app.config.log):
         async with app.store.open():
-            was_retried = retry is not None and await app.store.jobs.retry(retry)
-            return await app.store.jobs.overview(limit), was_retried
+            if retry is None:
+                return await app.store.jobs.overview(limit)
+            if await app.store.jobs.retry(retry):
+                return None
+    raise click.ClickException(f"there is no job {retry!r} that has failed")
 
 
 def lines(app: Keryx, overview: Overview) -> Iterator[str]:

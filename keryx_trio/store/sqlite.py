@@ -16,7 +16,7 @@ import math
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -174,17 +174,13 @@ class SqliteStore:
             raise StoreUnavailable
         return work()
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> AbstractContextManager[sqlite3.Connection]:
         """Read, with one statement; for what `run` does."""
-        with self._file.reading() as db:
-            yield db
+        return self._file.reading()
 
-    @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
         """Read, with statements that see the same; for what `run` does."""
-        with self._file.snapshot() as db:
-            yield db
+        return self._file.snapshot()
 
     @contextmanager
     def writing(self) -> Iterator[tuple[sqlite3.Connection, float]]:

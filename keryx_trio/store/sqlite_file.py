@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -128,20 +128,19 @@ class SqliteFile:
                 "folder may be written"
             ) from error
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Read and write, all or nothing, with nobody else between."""
-        with self._used() as connection:
-            # IMMEDIATE: a transaction that reads first and finds another writer between can only fail.
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
+        # IMMEDIATE: a transaction that reads first and finds another writer between can only fail.
+        return self._between("BEGIN IMMEDIATE")
+
+    def snapshot(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Read, with any number of statements that see the same; it waits for no writer, and none waits for it."""
+        return self._between("BEGIN")
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Read, with any number of statements that see the same; it waits for no writer, and none waits for it."""
+    def _between(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._used() as connection:
-            connection.execute("BEGIN")
+            connection.execute(begin)
             yield connection
             connection.execute("COMMIT")
 
