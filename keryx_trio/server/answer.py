@@ -17,6 +17,7 @@ from typing import Final
 from .http1 import TOKEN, Fields
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+CLOSING: Final = b"\r\nconnection: close\r\n\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
 NO_BODY: Final = frozenset({204, 304})
@@ -58,18 +59,18 @@ class Answer:
         length: bytes | None = None
         says_close = False
         for name, value in headers:
-            known = _checked_name(bytes(name))
-            value = bytes(value).strip()  # noqa: PLW2901 - as all servers do
-            if known == b"transfer-encoding":
-                continue  # how the body is framed is not the application's to say
-            if known == b"connection":
-                says_close = says_close or b"close" in value.lower()
-            elif known == b"content-length":
-                if length is not None and length != value:
+            known, line, value = _lines.get((name, value)) or _line(name, value)  # noqa: PLW2901 - without its spaces
+            if known is not None:
+                if known == b"transfer-encoding":
+                    continue  # how the body is framed is not the application's to say
+                if known == b"connection":
+                    says_close = says_close or b"close" in value.lower()
+                elif length is not None and length != value:
                     raise ValueError("an answer has two different Content-Length fields")
-                length = value
-            lines.append(b"%s: %s" % (name, value))
-        lines += [b"%s: %s" % field for field in more]
+                else:
+                    length = value
+            lines.append(line)
+        lines += [(_lines.get(field) or _line(*field))[1] for field in more]
         self._frame(status, length, lines)
         self.keeps = self.keeps and not says_close and not self.until_close
         if status >= 200 and not (self.keeps or says_close):  # noqa: PLR2004 - before it, the last word is to come
@@ -78,6 +79,28 @@ class Answer:
         if not head.count(b"\r") == head.count(b"\n") == len(lines) - 1 or b"\0" in head:
             raise ValueError("a field of an answer has a line end or a NUL in it")
         return head + b"\r\n\r\n"
+
+    def whole(self, status: int, lines: bytes, headers: Fields, own: bytes, body: bytes) -> bytes:
+        """An answer that is there as a whole.
+
+        Args:
+            lines: fields as they stand on the wire, which have been checked.
+            headers: further ones.
+            own: the server's, as `lines`.
+
+        Raises:
+            ValueError: a status or a field that can't be sent.
+        """
+        parts = [_status_line(status), b"\r\n", lines]
+        for name, value in headers:
+            _checked_name(name)
+            if _LINE_END.search(value):
+                raise ValueError("a field of an answer has a line end or a NUL in it")
+            parts += (name, b": ", value, b"\r\n")
+        parts += (own, b"content-length: ", b"%d" % len(body), b"\r\n\r\n" if self.keeps else CLOSING)
+        if not self._silent:
+            parts.append(body)
+        return b"".join(parts)
 
     def _frame(self, status: int, length: bytes | None, lines: list[bytes]) -> None:
         if status in NO_BODY or status < 200:  # noqa: PLR2004 - an answer before the answer
@@ -116,9 +139,10 @@ class Answer:
         """Whether the length of the body was said, so that each part may be framed once only."""
         return self._left is not None
 
-    def comes_with_body(self, headers: Iterable[tuple[bytes, bytes]], status: int) -> bool:
+    @property
+    def comes_with_body(self) -> bool:
         """Whether the end of the body is near enough for the head to wait and go out with it."""
-        return self._silent or status in NO_BODY or any(bytes(name).lower() == b"content-length" for name, _ in headers)
+        return self._silent or self._left is not None
 
 
 def checked_fields(headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -137,6 +161,24 @@ def short(status: int, reason: str, more: Fields) -> bytes:
     if body:
         fields.append((b"content-type", b"text/plain; charset=utf-8"))
     return answer.head(status, fields, more) + body
+
+
+_SPECIAL: Final = frozenset({b"transfer-encoding", b"connection", b"content-length"})
+"""The fields that say how the body is framed."""
+
+_lines: Final[dict[tuple[bytes, bytes], tuple[bytes | None, bytes, bytes]]] = {}
+MAX_LINES: Final = 512
+"""So many fields are remembered with their lines: most answers differ in few of theirs."""
+
+
+def _line(name: bytes, value: bytes) -> tuple[bytes | None, bytes, bytes]:
+    """A field's name where that is special, its line, and its value; remembered until there are too many."""
+    lower, stripped = _checked_name(name), value.strip()  # as all servers do
+    made = lower if lower in _SPECIAL else None, b"%b: %b" % (name, stripped), stripped
+    if len(_lines) >= MAX_LINES:
+        _lines.clear()
+    _lines[name, value] = made
+    return made
 
 
 @functools.lru_cache(maxsize=64)

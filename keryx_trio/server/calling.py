@@ -27,19 +27,21 @@ async def call(site: Site, scope: Any, receive: Any, send: Any) -> bool:
     error: BaseException | None = None
     site.worker.begin_call()
     try:
-        await site.app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+        await site.serve(scope, receive, send)
     except OURS:
         raise
     except BaseException as raised:  # noqa: ASYNC103, BLE001 - a SystemExit of one call must not end all others
         error = raised
     finally:
         site.worker.end_call()
+    if error is None:
+        return True
     ours, errors = parted(error)
     if errors is not None:
         await _log(site, errors)
     if ours is not None:
         raise ours from None
-    return error is None
+    return False
 
 
 def parted(error: BaseException | None) -> tuple[BaseExceptionGroup | None, BaseException | None]:

@@ -18,6 +18,7 @@ from . import http2, websocket
 from .answer import short
 from .calling import call
 from .cycle import Cycle
+from .deadlines import Deadlines
 from .http1 import Fields, Head, Reader, Refused
 from .wire import Gone, Wire
 
@@ -34,6 +35,8 @@ class Http1:
 
     Attributes:
         left: whether its client has left, or has been cut off.
+        logs: whether there is an access log.
+        lasts: whether the call of its last request was there when it was looked for.
     """
 
     def __init__(self, site: Site, wire: Wire) -> None:
@@ -41,9 +44,13 @@ class Http1:
         self.wire = wire
         self.limits = site.worker.limits
         self.reader = Reader(site.config.h11_max_incomplete_size)
-        self.left = False
-        self._idle: trio.CancelScope | None = None
+        self.left = self.lasts = False
+        self._kept = site.worker.deadlines(site.config.keep_alive_timeout)
+        self._begun = site.worker.deadlines(self.limits.read_timeout)
+        self._reads_head = False
+        self._serving: trio.CancelScope
         self._requests = 0
+        self.logs = site.config.log.access_logger is not None
         self._cycle: Cycle | None = None
         self._calls: trio.Nursery
         self._next: Head | str | None = None
@@ -53,14 +60,22 @@ class Http1:
 
     def close_if_idle(self) -> None:
         """Close, where it waits for a request."""
-        if self._idle is not None:
-            self._idle.cancel()
+        if self._reads_head:
+            self._serving.cancel()
+
+    def expire(self) -> None:
+        """Close, since the request that it waits for has taken too long."""
+        self.close_if_idle()
 
     def go_on(self) -> None:
-        """Read the next request while the call of the last one goes on after its answer."""
-        if self._cycle is not None:
-            self._cycle.left_behind = True
+        """A call lasts: see whether its client leaves, or else read the next request, where this one is answered."""
+        self.lasts = True
+        cycle = self._cycle
+        if cycle is not None and cycle.complete:
+            cycle.left_behind = True
             self._calls.start_soon(self._go_on)
+        elif cycle is not None:
+            cycle.look()
 
     # What cycles ask of it
 
@@ -80,9 +95,15 @@ class Http1:
         """The server's own fields of an answer, such as its date."""
         return own_fields(self.site.config)
 
+    def own_lines(self) -> bytes:
+        """The same, as they stand on the wire."""
+        own_fields(self.site.config)
+        return _own.lines
+
     def answered(self) -> None:
         """The request has been answered."""
-        self.site.worker.expect(self)
+        if self.lasts:
+            self.site.worker.expect(self)
 
     async def refuse(self, refused: Refused) -> None:
         """Say why, and that this is the end."""
@@ -106,36 +127,50 @@ class Http1:
 
     async def _serve(self) -> None:
         """One request after the other, until the last one, or until another task does it."""
-        while True:
+        refused: Refused | None = None
+        with trio.CancelScope() as self._serving:  # cancelled only while a head is read
             try:
-                head = await self._head()
-            except Refused as refused:
-                await self.refuse(refused)
-                head = None
-            if head is None:
-                break
-            if websocket.is_asked_for(head):
-                await self._serve_websocket(head)
-                break
-            if http2.is_asked_for(head) and http2.can_upgrade(self.site, head):
-                self._next = head
-                break
-            cycle = await self._answer(head)
-            if cycle.left_behind:
-                return
-            if not self._is_ready_for_another(cycle):
-                break
+                while (head := await self._head()) is not None:
+                    if await self._is_taken_over(head):
+                        break
+                    cycle = await self._answer(head)
+                    if cycle.left_behind:
+                        return
+                    if not self._is_ready_for_another(cycle):
+                        break
+            except Refused as raised:
+                refused = raised
+        if self._serving.cancelled_caught and self.reader.held and not self.site.worker.stopping:
+            refused = Refused(408, "the head of the request did not come")
+        if refused is not None:
+            await self.refuse(refused)
         await self._end()
+
+    async def _is_taken_over(self, head: Head) -> bool:
+        """Whether a request begins another protocol; a WebSocket is served here."""
+        if not head.upgrade:
+            return False
+        if websocket.is_asked_for(head):
+            await self._serve_websocket(head)
+            return True
+        if http2.is_asked_for(head) and http2.can_upgrade(self.site, head):
+            self._next = head
+            return True
+        return False
 
     async def _answer(self, head: Head) -> Cycle:
         site = self.site
         cycle = self._cycle = Cycle(self, head)
+        self.lasts = False
         if is_served(site.config, head):
+            site.worker.expect(self)
             returned = await call(site, cycle.scope, cycle.receive, cycle.send)
             site.worker.is_over(self)
+            cycle.scope["extensions"].clear()  # which know the cycle that knows them
             if not cycle.left_behind:
                 await cycle.end(failed=not returned)
-            await site.context.mark_request()
+            if site.context.max_requests is not None:
+                await site.context.mark_request()
         else:
             await cycle.end(failed=True, status=404)
         return cycle
@@ -159,7 +194,7 @@ class Http1:
 
     def _is_ready_for_another(self, cycle: Cycle) -> bool:
         """Whether a next request can be told from the rest of this one."""
-        if cycle.keeps and not self.left and self._skip_body():
+        if cycle.keeps and not self.left and (not self.reader.in_body or self._skip_body()):
             return True
         self._still_sends = self._still_sends or self.reader.in_body
         return False
@@ -181,11 +216,13 @@ class Http1:
         """The next request's head; None where there is none, and where another protocol begins.
 
         Raises:
-            Refused: what comes is none, or does not come.
+            Refused: what comes is none.
         """
-        reader, begun = self.reader, False
+        reader = self.reader
         may_be_http2 = not self._requests and http2.is_spoken(self.site)
-        with trio.CancelScope(deadline=trio.current_time() + self.site.config.keep_alive_timeout) as self._idle:
+        waits: Deadlines | None = None
+        self._reads_head = True
+        try:
             while not self.left:
                 if reader.held:
                     if may_be_http2 and (is_http2 := reader.begins_http2()) is not False:
@@ -195,13 +232,20 @@ class Http1:
                     elif (found := reader.head()) is not None:
                         self._requests += 1
                         return found
-                    if not begun:
-                        begun = True
-                        self._idle.deadline = trio.current_time() + self.limits.read_timeout
+                    if waits is not self._begun:
+                        self._kept.end(self)
+                        waits = self._begun
+                        waits.begin(self)
+                elif waits is None:
+                    waits = self._kept
+                    waits.begin(self)
                 await self.read()
-        if self._idle.cancelled_caught and begun and not self.site.worker.stopping:
-            raise Refused(408, "the head of the request did not come")
-        return None
+                await trio.lowlevel.checkpoint_if_cancelled()  # it took too long, though it came in that moment
+            return None
+        finally:
+            self._reads_head = False
+            if waits is not None:
+                waits.end(self)
 
 
 def is_served(config: Any, head: Head) -> bool:
@@ -210,13 +254,24 @@ def is_served(config: Any, head: Head) -> bool:
     return not names or any(value.decode("latin-1") in names for value in head.values(b"host"))
 
 
-_fields: tuple[int, Any, Fields] = (0, None, [])
+class _Own:
+    """The server's own fields, as they are in one second."""
+
+    __slots__ = ("config", "fields", "lines", "second")
+
+    def __init__(self) -> None:
+        self.second, self.config = 0, None
+        self.fields: Fields = []
+        self.lines = b""
+
+
+_own: Final = _Own()
 
 
 def own_fields(config: Any) -> Fields:
     """The server's own fields of an answer, such as its date: made anew once a second."""
-    global _fields  # noqa: PLW0603 - a cache
     now = int(time())
-    if _fields[0] != now or _fields[1] is not config:
-        _fields = (now, config, config.response_headers("h11"))
-    return _fields[2]
+    if _own.second != now or _own.config is not config:
+        _own.second, _own.config, _own.fields = now, config, config.response_headers("h11")
+        _own.lines = b"".join(b"%b: %b\r\n" % field for field in _own.fields)
+    return _own.fields

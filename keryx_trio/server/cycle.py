@@ -21,7 +21,7 @@ import trio
 
 from ..wire.extension import EXTENSION
 from .answer import CONTINUE, Answer, short
-from .http1 import Head, Refused
+from .http1 import Fields, Head, Refused
 from .watching import IS_THERE
 from .wire import MAX_RECEIVE, Gone
 
@@ -51,16 +51,25 @@ class Cycle:
         self._read = False  # whether the whole body was
         self._waiting: trio.CancelScope | None = None
         self._held = b""  # the answer's head, until its body comes
-        self._since = time()
+        self._since = time() if connection.logs else 0.0
         self.status: dict[str, Any] | None = None
         self.complete = False
         self.left_behind = False  # whether the connection has gone on without it
         self._left: Callable[[], None] | None = None
-        self.scope = _scope(connection, head)
-        if not connection.wire.tls:
-            self.scope["extensions"][EXTENSION]["attempt"] = self.attempt
+        self.scope = _scope(connection, head, self._extension(head))
+
+    def _extension(self, head: Head) -> dict[str, Any]:
+        """What this server offers beside ASGI."""
+        extension: dict[str, Any] = {}
+        if head.length == 0:
+            extension["bodiless"] = True
+        if not self._connection.logs:  # which would be told of all the fields
+            extension["answer"] = self.answer
+        if not self._connection.wire.tls:
+            extension["attempt"] = self.attempt
             if IS_THERE:
-                self.scope["extensions"][EXTENSION]["watch"] = self.watch
+                extension["watch"] = self.watch
+        return extension
 
     @property
     def keeps(self) -> bool:
@@ -130,11 +139,14 @@ class Cycle:
             What ends this; the end of the answer does too.
         """
         self._left = left
-        self._connection.site.worker.expect(self)
+        if self._connection.lasts:
+            self.look()
         return self._unwatch
 
-    def go_on(self) -> None:
-        """The call lasts: look."""
+    def look(self) -> None:
+        """The call lasts: look whether its client leaves, if anybody wants to know."""
+        if self._left is None:
+            return
         wire = self._connection.wire
         if wire.broken:
             self._lose()
@@ -164,9 +176,9 @@ class Cycle:
     def _unwatch(self) -> None:
         if self._left is not None:
             connection, self._left = self._connection, None
-            connection.wire.on_close = None
-            connection.site.worker.is_over(self)
-            connection.site.worker.watch.discard(connection.wire.fd)
+            if connection.lasts:
+                connection.wire.on_close = None
+                connection.site.worker.watch.discard(connection.wire.fd)
 
     # What the application sends
 
@@ -189,6 +201,18 @@ class Cycle:
         else:
             raise RuntimeError(f"{kind} is sent where no such message may be")
 
+    async def answer(self, status: int, lines: bytes, headers: Fields, body: bytes) -> None:
+        """Send the whole answer; its arguments are the extension's to say. Raises like `send`."""
+        connection = self._connection
+        if connection.left:
+            await trio.lowlevel.checkpoint()
+            raise Gone("the client has left")
+        if self.status is not None:
+            raise RuntimeError("an answer is sent after another one")
+        data = self._answer.whole(status, lines, headers, connection.own_lines(), body)
+        self.status = {"status": status, "headers": headers}
+        await self._write_last(data)
+
     def attempt(self, data: bytes) -> bool | None:
         """Write a part of the body now or never; what is returned is the extension's to say."""
         if self.status is None or self._held or self.complete or self._connection.left or self._answer.counts:
@@ -196,10 +220,9 @@ class Cycle:
         return self._connection.wire.attempt(self._answer.part(data, last=False))
 
     async def _start(self, message: Any) -> None:
-        status, headers = int(message["status"]), list(message.get("headers", ()))
-        head = self._answer.head(status, headers, self._connection.own_fields())
+        head = self._answer.head(int(message["status"]), message.get("headers", ()), self._connection.own_fields())
         self.status = message
-        if self._answer.comes_with_body(headers, status):
+        if self._answer.comes_with_body:
             self._held = head
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
@@ -209,35 +232,38 @@ class Cycle:
         data = self._held + self._answer.part(bytes(data), last=last)
         self._held = b""
         if last:
-            self.complete = True  # first: from here on a disconnect is the normal end
-        if data or self._connection.wire.unfinished:
-            try:
-                await self._write(data)
-            except BaseException:
-                self.complete = False
-                raise
+            await self._write_last(data)
         else:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        if last:
-            await self._completed()
+            await self._write(data)
 
-    async def _write(self, data: bytes) -> None:
+    async def _write_last(self, data: bytes) -> None:
+        self.complete = True  # first: from here on a disconnect is the normal end
         try:
-            await self._connection.wire.write(data)
-        except Gone:
-            self._connection.left = True
+            await self._write(data)
+        except BaseException:
+            self.complete = False
             raise
-
-    async def _completed(self) -> None:
         self._unwatch()
         if self._waiting is not None:
             self._waiting.cancel()
         self._connection.answered()
         await self.log()
 
+    async def _write(self, data: bytes) -> None:
+        wire = self._connection.wire
+        if not (data or wire.unfinished):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        try:
+            await wire.write(data)
+        except Gone:
+            self._connection.left = True
+            raise
+
     async def log(self) -> None:
-        """Tell hypercorn's access log."""
-        await self._connection.site.config.log.access(self.scope, self.status, time() - self._since)
+        """Tell hypercorn's access log, where there is one."""
+        if self._connection.logs:
+            await self._connection.site.config.log.access(self.scope, self.status, time() - self._since)
 
     # Its end
 
@@ -260,7 +286,7 @@ class Cycle:
         await self.log()
 
 
-def _scope(connection: Http1, head: Head) -> dict[str, Any]:
+def _scope(connection: Http1, head: Head, extension: dict[str, Any]) -> dict[str, Any]:
     site = connection.site
     path, _, query = head.target.partition(b"?")
     return {
@@ -277,5 +303,5 @@ def _scope(connection: Http1, head: Head) -> dict[str, Any]:
         "client": connection.wire.client,
         "server": connection.wire.server,
         "state": site.state.copy(),
-        "extensions": {EXTENSION: {}},
+        "extensions": {EXTENSION: extension},
     }

@@ -94,6 +94,24 @@ class Head:
         return [value for key, value in self.headers if key == name]
 
 
+@attrs.frozen
+class Framing:
+    """The fields of a head, and what they say.
+
+    Attributes:
+        block: the fields as they were sent.
+        is_1_1: whether they were read as HTTP/1.1 has it.
+    """
+
+    block: bytes
+    is_1_1: bool
+    fields: Fields
+    length: int | None
+    keeps: bool
+    expects: bool
+    upgrade: bytes
+
+
 class _State(enum.Enum):
     HEAD = enum.auto()
     LENGTH = enum.auto()
@@ -110,7 +128,7 @@ class Reader:
         max_head: the largest head, in bytes; also of what trails a chunked body.
     """
 
-    __slots__ = ("_buffer", "_extra", "_fields", "_left", "_max_head", "_searched", "_state")
+    __slots__ = ("_buffer", "_extra", "_fields", "_last", "_left", "_max_head", "_searched", "_state")
 
     def __init__(self, max_head: int) -> None:
         self._max_head = max_head
@@ -120,6 +138,7 @@ class Reader:
         self._left = 0
         self._extra = 0
         self._fields: Fields = []
+        self._last: Framing | None = None
 
     def feed(self, data: bytes) -> None:
         """Take what was received."""
@@ -132,7 +151,7 @@ class Reader:
 
     @property
     def in_body(self) -> bool:
-        """Whether a request has begun whose end has not been read."""
+        """Whether a request has begun whose body has not been read."""
         return self._state is not _State.HEAD
 
     def begins_http2(self) -> bool | None:
@@ -171,7 +190,7 @@ class Reader:
         head = self._parsed(raw)
         if head.length is None:
             self._state, self._extra = _State.CHUNK_LINE, 0
-        else:
+        elif head.length:
             self._state, self._left = _State.LENGTH, head.length
         return head
 
@@ -193,22 +212,36 @@ class Reader:
         line = REQUEST_LINE.fullmatch(raw, 0, end)
         if line is None:
             raise Refused(400, "the request line is no METHOD TARGET HTTP/1.1")
-        if raw.count(b"\n") != raw.count(b"\r\n"):
+        method, target, minor = line.groups()
+        is_1_1, block = minor == b"1", raw[end + 2 :]
+        last = self._last
+        if last is None or last.block != block or last.is_1_1 is not is_1_1:  # most clients say the same each time
+            last = self._last = self._framing(block, is_1_1=is_1_1)
+        target, fields = _origin_form(method, target, last.fields)
+        return Head(
+            method=method.decode().upper(),
+            target=target,
+            version="1.1" if is_1_1 else "1.0",
+            headers=fields,
+            length=last.length,
+            keeps=last.keeps,
+            expects=last.expects,
+            upgrade=last.upgrade,
+        )
+
+    def _framing(self, block: bytes, *, is_1_1: bool) -> Framing:
+        if block.count(b"\n") != block.count(b"\r\n"):
             raise Refused(400, "a line ends without a carriage return")
         self._fields = []
         try:
-            httptools.HttpRequestParser(self).feed_data(_FIXED_LINE + raw[end + 2 :])
-        except httptools.HttpParserUpgrade:
-            return self._head_of(line)  # it asks for another protocol; whoever answers decides
+            httptools.HttpRequestParser(self).feed_data(_FIXED_LINE + block)
+        except httptools.HttpParserUpgrade:  # it asks for another protocol; whoever answers decides
+            return _framed(block, self._fields, is_1_1=is_1_1)
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, Refused):
                 raise error.__context__ from None
             raise Refused(400, f"a malformed field: {error}") from None
-        return self._head_of(line)
-
-    def _head_of(self, line: re.Match[bytes]) -> Head:
-        method, target, minor = line.groups()
-        return _framed(method.decode().upper(), target, b"1." + minor, self._fields)
+        return _framed(block, self._fields, is_1_1=is_1_1)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """What httptools calls with each field."""
@@ -224,12 +257,11 @@ class Reader:
         Raises:
             Refused: what comes is no body.
         """
+        if self._state is _State.HEAD:  # there is none
+            return b"", True
         if self._state is not _State.LENGTH:
             return self._chunks()
         buffer = self._buffer
-        if not self._left:
-            self._state = _State.HEAD
-            return b"", True
         if not buffer:
             return None
         part = bytes(buffer[: self._left])
@@ -307,26 +339,23 @@ class Reader:
         return False
 
 
-def _framed(method: str, target: bytes, version: bytes, fields: Fields) -> Head:
-    """A head with what its fields say of where it ends."""
+def _framed(block: bytes, fields: Fields, *, is_1_1: bool) -> Framing:
+    """What the fields of a head say of where it ends."""
     found: dict[bytes, list[bytes]] = {}
     for name, value in fields:
         if name in _FRAMING:
             found.setdefault(name, []).append(value)
-    is_1_1 = version == b"1.1"
     hosts = found.get(b"host", [])
     if len(hosts) > 1 or (is_1_1 and not hosts):
         raise Refused(400, f"{len(hosts)} Host fields, where there must be one")
     if hosts and not HOST.fullmatch(hosts[0]):
         raise Refused(400, "the Host field names no host")
-    target, fields = _origin_form(method, target, fields)
     options = _tokens(found.get(b"connection", ()))
     expected = _tokens(found.get(b"expect", ()))
-    return Head(
-        method=method,
-        target=target,
-        version=version.decode(),
-        headers=fields,
+    return Framing(
+        block=block,
+        is_1_1=is_1_1,
+        fields=fields,
         length=_length(found, is_1_1=is_1_1),
         keeps=is_1_1 and b"close" not in options,
         expects=is_1_1 and b"100-continue" in expected,
@@ -352,10 +381,10 @@ def _length(found: dict[bytes, list[bytes]], *, is_1_1: bool) -> int | None:
     return int(lengths[0])
 
 
-def _origin_form(method: str, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
+def _origin_form(method: bytes, target: bytes, fields: Fields) -> tuple[bytes, Fields]:
     """The target as a path. A whole URL, as proxies are sent, names the host too (RFC 9112, section 3.2.2)."""
-    if target.startswith(b"/") or (target == b"*" and method == "OPTIONS"):
-        return target, fields
+    if target.startswith(b"/") or (target == b"*" and method.upper() == b"OPTIONS"):
+        return target, fields.copy()
     url = ABSOLUTE.fullmatch(target)
     if url is None or not HOST.fullmatch(url[1]):
         raise Refused(400, "the target of the request is neither a path nor a URL")

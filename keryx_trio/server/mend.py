@@ -43,7 +43,7 @@ def install() -> str | None:
             if KEY not in state:
                 return own(app, config, context, state, stream)
             process.attach(state[KEY], context)
-            return Server(app, config, context, state, stream)
+            return Server(process.without_process(app), config, context, state, stream)
 
         serve.hypercorns_own = own  # type: ignore[attr-defined]
         run.TCPServer = serve

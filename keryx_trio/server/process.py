@@ -51,6 +51,11 @@ class Process:
 
         await self._app(scope, receive, noted if scope["type"] == "lifespan" else send, *rest)
 
+    @property
+    def inner(self) -> Callable[..., Awaitable[None]]:
+        """The application alone."""
+        return self._app
+
     @contextmanager
     def listening(self, *, alone: bool) -> Iterator[None]:
         """Hear signals. A process that has been told to stop hears no second one: the main process sends it another.
@@ -125,6 +130,12 @@ def between_signals(serve: Callable[..., Awaitable[None]]) -> Callable[..., Awai
                     process.disarm()  # what comes after it may be somebody's program
 
     return served
+
+
+def without_process(app: Any) -> Any:
+    """An application, as a connection calls it: a process has to do with its lifespan alone."""
+    process = getattr(app, "__self__", None)
+    return process.inner if isinstance(process, Process) else app
 
 
 class Terminated(EventWrapper):

@@ -94,9 +94,15 @@ class Wire:
         try:
             if self._tls is not None:
                 return bytes(await self._tls.receive_some(MAX_RECEIVE))
-            return bytes(await self.socket.recv(MAX_RECEIVE))
+            while not self._closed:
+                # What comes next is hardly ever there yet: to look for it first would cost a read.
+                await trio.lowlevel.wait_readable(self.fd)
+                self._burst, self._since = 0, perf_counter()  # others have had their turn
+                if (data := self.receive_nowait()) is not None:
+                    return data
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
+        return b""
 
     def receive_nowait(self) -> bytes | None:
         """What there is to read of a connection without TLS; none of it at the end, and None where there is nothing."""

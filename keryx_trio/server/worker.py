@@ -20,11 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, Protocol
 
 import attrs
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 
+from .deadlines import Deadlines
 from .watching import Watch
 
 KEY: Final = "keryx_trio.worker"
@@ -102,14 +105,30 @@ class Worker:
         self._shut_down = shut_down
         self._quiet = trio.lowlevel.ParkingLot()
         self.watch = Watch()
-        self._expected: dict[Lasting, float] = {}
+        self._expected: set[Lasting] = set()
+        self._lasting: set[Lasting] = set()  # those that were there a moment ago
+        self._sleeping = False  # whether there was nothing to sweep
         self._swept = trio.lowlevel.ParkingLot()
+        self._deadlines: dict[float, Deadlines] = {}
+        self._nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """What the connections need beside themselves; runs in the application's lifespan."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self.watch.run)
             nursery.start_soon(self._sweep)
+            for deadlines in self._deadlines.values():
+                nursery.start_soon(deadlines.run)
+
+    def deadlines(self, seconds: float) -> Deadlines:
+        """What ends waits of so many seconds."""
+        found = self._deadlines.get(seconds)
+        if found is None:
+            found = self._deadlines[seconds] = Deadlines(seconds)
+            if self._nursery is not None:
+                self._nursery.start_soon(found.run)
+        return found
 
     @contextmanager
     def connected(self, connection: Connection) -> Iterator[None]:
@@ -138,23 +157,27 @@ class Worker:
 
     def expect(self, what: Lasting) -> None:
         """Something should be over in a moment; where it is not, its `go_on` is called."""
-        if not self._expected:
+        self._expected.add(what)
+        if self._sleeping:
+            self._sleeping = False
             self._swept.unpark()
-        self._expected[what] = trio.current_time()
 
     def is_over(self, what: Lasting) -> None:
         """It is."""
-        self._expected.pop(what, None)
+        self._expected.discard(what)
+        self._lasting.discard(what)
 
     async def _sweep(self) -> None:
         """See what lasts; runs as long as the worker."""
         while True:
-            while not self._expected:
+            if not self._expected:
+                self._sleeping = True
                 await self._swept.park()
             await trio.sleep(SWEEP)
-            since = trio.current_time() - SWEEP / 2
-            for what in [what for what, when in self._expected.items() if when <= since]:
-                del self._expected[what]
+            self._lasting, self._expected = self._expected, set()
+            await trio.sleep(SWEEP / 2)
+            lasting, self._lasting = self._lasting, set()
+            for what in lasting:
                 what.go_on()
 
     # Its end
@@ -193,6 +216,7 @@ class Site:
 
     Attributes:
         app: the application, as hypercorn wraps it.
+        serve: the same, as ASGI calls it.
         config: hypercorn's settings.
         context: hypercorn's own notion of a worker.
         state: the lifespan's state.
@@ -203,3 +227,13 @@ class Site:
     context: Any
     state: dict[str, Any]
     worker: Worker
+    serve: Application = attrs.field(init=False)
+
+    @serve.default
+    def _serve(self) -> Application:
+        return self.app.app if isinstance(self.app, ASGIWrapper) else partial(_called, self.app)
+
+
+async def _called(app: Application, scope: Any, receive: Any, send: Any) -> None:
+    """Call an application as hypercorn does."""
+    await app(scope, receive, send, trio.to_thread.run_sync, trio.from_thread.run)

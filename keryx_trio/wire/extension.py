@@ -10,7 +10,13 @@ from typing import Final
 EXTENSION: Final = "keryx_trio"
 """The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
 
-Where its value has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
+Where its value has `bodiless`, which is True, the request has no body, and nothing has to be received.
+
+Where it has an `answer`, `await answer(status, lines, headers, body)` is the whole answer in one message. `lines` are
+fields as they stand on the wire, ready and checked, which are the same on many answers; `headers` are further ones.
+None of them says how the body is framed. It raises what `send` raises.
+
+Where it has a `watch`, `watch(left)` has `left()` called once the client has left, for which no task needs to
 wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
 
 Where it has an `attempt`, `attempt(data)` writes a part of the body at once, as far as the socket has room; it never

@@ -1,0 +1,59 @@
+"""Many waits of one length, ended by one task.
+
+Owns: when each of them has lasted too long. Does not know: what is waited for.
+
+A scope with a deadline of its own costs a request as much as to read it. Here a wait costs an entry in a queue: since
+all are of one length, the one that began first is over first.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import trio
+
+
+class Waiting(Protocol):
+    """Whoever waits."""
+
+    def expire(self) -> None:
+        """It has lasted too long."""
+
+
+class Deadlines:
+    """Ends waits that last too long.
+
+    Args:
+        seconds: how long that is; infinite for never.
+    """
+
+    __slots__ = ("_begun", "_over", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._over: dict[Waiting, float] = {}  # when each is over, on trio's clock; the first one first
+        self._begun = trio.lowlevel.ParkingLot()
+
+    def begin(self, who: Waiting) -> None:
+        """A wait begins, of somebody who waits for nothing else here."""
+        if self._seconds < math.inf:
+            self._over[who] = trio.current_time() + self._seconds
+            if len(self._over) == 1:
+                self._begun.unpark()
+
+    def end(self, who: Waiting) -> None:
+        """It is over, or never began."""
+        self._over.pop(who, None)
+
+    async def run(self) -> None:
+        """End what lasts too long, for as long as anybody may wait."""
+        while True:
+            if not self._over:
+                await self._begun.park()
+            elif (over := next(iter(self._over.values()))) > trio.current_time():
+                await trio.sleep_until(over)
+            else:
+                who = next(iter(self._over))
+                del self._over[who]
+                who.expire()
