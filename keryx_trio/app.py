@@ -12,8 +12,8 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import cached_property
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self, TypeVar
@@ -277,14 +277,9 @@ class Keryx:
         """After how many seconds of quiet a stream shows that it is alive; infinite for never."""
         return (self.config.ping if stream.ping is None else stream.ping) or math.inf
 
-    @contextmanager
-    def connected(self, connection: Connection) -> Iterator[None]:
+    def connected(self, connection: Connection) -> _Connected:
         """Keep a connection in the registry while it is open."""
-        self.connections[connection.id] = connection
-        try:
-            yield
-        finally:
-            del self.connections[connection.id]
+        return _Connected(self.connections, connection)
 
     # Jobs
 
@@ -442,18 +437,21 @@ class Keryx:
                 self._outer.start_soon(self.drain)  # which names what is left behind, whoever else waits for it
         return self.drain_deadline
 
-    @contextmanager
-    def running(self, call: Running) -> Iterator[None]:
+    def running(self, call: Running) -> _Running:
         """Keep a call, or what will be one, where a shutdown finds it."""
+        return _Running(self, call)
+
+    def begin(self, call: Running) -> None:
+        """It runs."""
         self._calls.add(call)
         if self.drain_deadline is not None:
             call.shut_down(self.drain_deadline)
-        try:
-            yield
-        finally:
-            self._calls.discard(call)
-            if not self._calls:
-                self._idle.unpark_all()
+
+    def end(self, call: Running) -> None:
+        """It does so no longer."""
+        self._calls.discard(call)
+        if self.drain_deadline is not None and not self._calls:
+            self._idle.unpark_all()
 
     async def drain(self) -> None:
         """Shut down and wait for the open calls, no longer than that allows; those that are left behind are named."""
@@ -473,7 +471,10 @@ class Keryx:
             RuntimeError: the server does not run on trio, or has not started the lifespan.
         """
         kind = scope["type"]
-        if not trio.lowlevel.in_trio_task():
+        if kind == "http" and self._nursery is not None:
+            served_by = self._http if self._mcp is None or not self._mcp.serves(scope) else self._mcp
+            await served_by(scope, receive, send)
+        elif not trio.lowlevel.in_trio_task():
             if kind != "lifespan":
                 raise RuntimeError(WRONG_WORKER)
             await _refuse_start(receive, send)
@@ -481,9 +482,6 @@ class Keryx:
             await self._serve_lifespan(scope, receive, send)
         elif self._nursery is None:
             raise RuntimeError("the application is not running: the server must support ASGI's lifespan")
-        elif kind == "http":
-            served_by = self._http if self._mcp is None or not self._mcp.serves(scope) else self._mcp
-            await served_by(scope, receive, send)
         else:
             await self._websocket(scope, receive, send)
 
@@ -528,6 +526,36 @@ class Keryx:
         if self._outer is not None:
             self._outer.start_soon(worker.run)
         self.log.info("keryx_trio's own server is in hypercorn's place; KERYX_SERVER=hypercorn switches it off")
+
+
+class _Connected:
+    """What every request enters, so it is no generator."""
+
+    __slots__ = ("_connection", "_connections")
+
+    def __init__(self, connections: dict[str, Connection], connection: Connection) -> None:
+        self._connections, self._connection = connections, connection
+
+    def __enter__(self) -> None:
+        self._connections[self._connection.id] = self._connection
+
+    def __exit__(self, *_: object) -> None:
+        del self._connections[self._connection.id]
+
+
+class _Running:
+    """As `_Connected`."""
+
+    __slots__ = ("_app", "_call")
+
+    def __init__(self, app: Keryx, call: Running) -> None:
+        self._app, self._call = app, call
+
+    def __enter__(self) -> None:
+        self._app.begin(self._call)
+
+    def __exit__(self, *_: object) -> None:
+        self._app.end(self._call)
 
 
 def _with_mcp(config: Config, mcp: McpConfig | Literal[True, False] | None) -> Config:

@@ -3,23 +3,25 @@
 Owns: the scopes a call lives in, the delivery of its stream, and why it ended. Does not know: how anything looks on the
 wire (a `Reply` does), or what is said of a call (its `Account` does).
 
-Three scopes have three meanings:
+Two scopes have two meanings:
 
-    gone    the client has left: everything dies, and nobody is told anything any more
-    stop    the server shuts down, or the client wants no more of this call: there is a last word
-    clock   the timeout: there is a last word too, the timeout's error
+    whole   the client has left: everything dies, and nobody is told anything any more
+    work    the timeout, the shutdown, or the client wants no more of this call: there is a last word
 
-The nursery lent to the action (`connection.nursery`) is inside all three. Delivery is inside `gone` only, beside the
-action: from there it can still tell the client what became of the rest, and no failing task can cut it.
+The application's code, and the nursery lent to it (`connection.nursery`), are inside both. Delivery is inside `whole`
+only, beside the action: from there it can still tell the client what became of the rest, and no failing task can cut
+it. `whole` is the scope of the nursery that these tasks need; a call that is one task has none, for when its client
+leaves only `work` is left to end.
 
-Invariants: the first cause decides how the call ended. What ends a stream is put into its outbox at once, so the client
-is told when it happens, however long the producer cleans up. Nothing is written after the client has left.
+Invariants: the first cause decides how the call ended; a `work` that is cancelled without one has passed its deadline.
+What ends a stream is put into its outbox at once, so the client is told when it happens, however long the producer
+cleans up. Nothing is written after the client has left.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,7 +67,7 @@ class Call:
         reply: Reply,
         raw: Mapping[str, Any],
         *,
-        text: frozenset[str] = frozenset(),
+        text: Collection[str] = (),
         origin: Mapping[str, str] | None = None,
     ) -> None:
         self.app = app
@@ -75,12 +77,13 @@ class Call:
         self.reply = reply
         self.raw = raw
         self.text = text
-        self.gone = trio.CancelScope()
-        self.stop = trio.CancelScope()
-        self.clock = trio.CancelScope(relative_deadline=app.timeout_of(action))
         self.cause: Outcome | None = None
         self.stream: StreamingResponse | None = None
-        self._delivered = trio.Event()
+        self._whole: trio.CancelScope | None = None
+        self._work: trio.CancelScope | None = None
+        self._lost = False  # whether nobody is left to tell
+        self._times_out = self._shuts_down = math.inf  # when, on trio's clock
+        self._delivered: trio.Event  # where something is delivered beside the action
         self._wrote = -math.inf  # when something of its stream went out last, on trio's clock
         self._writing = False
         self._finished = False
@@ -101,29 +104,67 @@ class Call:
         if not self.reply.ending:
             self._lose(End(Outcome.SHUTDOWN))
 
+    def drop(self) -> None:
+        """Nobody waits for it any more: a call that has been answered, and goes on, does so no longer either."""
+        self._lose()
+
     def _lose(self, end: End = GONE) -> None:
         self._note(end.outcome)
-        self.gone.cancel()  # first: who waits in a send is cancelled there, and not let go as if it had sent
+        self._lost = True
+        for scope in (self._whole, self._work):
+            if scope is not None:
+                scope.cancel()  # before the end: who waits in a send is cancelled there, not let go as if it had sent
         if self.stream is not None:
             self.stream.outbox.finish(end)
 
     def cancel(self) -> None:
         """The client wants no more of it; nothing, where it has been answered in full."""
         if not self.reply.ending:
-            self._note(Outcome.CANCELLED)
-            self.stop.cancel()
+            self._stop(Outcome.CANCELLED)
             if self.stream is not None:
                 self.stream.outbox.finish(CANCELLED)
+
+    def _stop(self, cause: Outcome) -> None:
+        self._note(cause)
+        if self._work is not None:
+            self._work.cancel()
 
     def shut_down(self, deadline: float) -> None:
         """The server stops: a stream that is watched ends now, all else may finish until `deadline`.
 
         Every write is bounded.
         """
-        self.gone.deadline = deadline + LAST_WRITES
-        self.stop.deadline = deadline
+        self._shuts_down = deadline
+        if self._whole is not None:
+            self._whole.deadline = deadline + LAST_WRITES
+        self._set_deadline()
         if self.stream is not None and not self.reply.patient:
             self._end_for_shutdown(self.stream)
+
+    # Its scopes
+
+    def _open_whole(self, nursery: trio.Nursery) -> None:
+        """All that this call still is happens in `nursery`."""
+        self._whole = nursery.cancel_scope
+        self._whole.deadline = self._shuts_down + LAST_WRITES
+        if self._lost:
+            self._whole.cancel()
+
+    def _close_whole(self, nursery: trio.Nursery) -> None:
+        """It has been done: what waits in `nursery` waits for nothing."""
+        self._whole = None
+        nursery.cancel_scope.cancel()
+
+    def _open_work(self) -> trio.CancelScope:
+        """The scope of the application's code from now on."""
+        self._work = trio.CancelScope(deadline=min(self._times_out, self._shuts_down))
+        if self._lost or self.cause in STOPPED:
+            self._work.cancel()
+        return self._work
+
+    def _set_deadline(self) -> None:
+        if self._work is not None:
+            self._work.deadline = min(self._times_out, self._shuts_down)
 
     # Its life
 
@@ -136,17 +177,16 @@ class Call:
             events.check if events is not None else None,
         )
         call_context.set(context)
+        self._times_out = trio.current_time() + self.app.timeout_of(self.action)
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)
         unwatch: Callable[[], None] | None = None
         try:
-            with self.gone:
-                async with trio.open_nursery() as outer:
-                    unwatch = self.reply.watch(self.leave)
-                    if unwatch is None:
-                        outer.start_soon(self._watch)
-                    await self._answer(outer)
-                    outer.cancel_scope.cancel()
+            unwatch = self.reply.watch(self.leave)
+            if unwatch is not None and not self._lends():
+                await self._answer_alone()
+            else:
+                await self._answer_with_nursery(watches=unwatch is None)
         except* Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
             self.account.report("an error at the end of a call", error)
         finally:
@@ -157,27 +197,68 @@ class Call:
                     await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
                 except Exception as error:  # noqa: BLE001 - the application's own, and no reason to keep others open
                     self.account.report("a source could not be closed", error)
-            self._report_untold()
-            if self.gone.cancelled_caught:
-                self._note(Outcome.GONE)
-            self._log_end()
+            if self.stream is not None or not self.account.begun:
+                self._report_untold()
+                self._log_end()
+
+    def _lends(self) -> bool:
+        """Whether anybody gets to see the connection, whose nursery a call lends."""
+        return self.action.inputs.connection_parameter is not None or bool(self.app.middleware_of(self.action))
 
     async def _watch(self) -> None:
         await self.reply.left()
         self.leave()
+
+    async def _answer_alone(self) -> None:
+        """Answer for an action that is lent nothing: a call of one task, beside which a stream is delivered."""
+        value: Any = _NOTHING
+        error: Exception | None = None
+        try:
+            with self._open_work() as work:
+                value = await self._invoke(None)
+                if work.cancel_called:
+                    self._stopped()
+        except BaseException as raised:  # noqa: ASYNC103, BLE001 - what is about more than the call is raised in there
+            error = self._failure(raised)
+        if not isinstance(value, StreamingResponse):
+            if value is _NOTHING or self.cause is not None:
+                await self._tell(value, self._decided(error))
+            else:
+                await self._write_value(value)
+            return
+        async with trio.open_nursery() as outer:
+            self._open_whole(outer)
+            try:
+                with self._open_work():
+                    await self._produce(value, outer)
+            except BaseException as raised:  # noqa: ASYNC103, BLE001 - as above
+                error = self._failure(raised)
+            await self._tell(value, self._decided(error))
+            self._close_whole(outer)
+
+    async def _answer_with_nursery(self, *, watches: bool) -> None:
+        """Answer for an action whose tasks are a part of the call, or to a client who has to be watched by one."""
+        async with trio.open_nursery() as outer:
+            self._open_whole(outer)
+            if watches:
+                outer.start_soon(self._watch)
+            await self._answer(outer)
+            self._close_whole(outer)
+        if outer.cancel_scope.cancelled_caught and self._whole is not None:
+            self._note(Outcome.GONE)
 
     async def _answer(self, outer: trio.Nursery) -> None:
         value: Any = _NOTHING
         error: Exception | None = None
         lent: CallNursery | None = None
         try:
-            with self.stop, self.clock:
+            with self._open_work():
                 async with trio.open_nursery() as user:
                     lent = CallNursery(user, self._failed)
                     try:
                         value = await self._invoke(lent)
                         if isinstance(value, StreamingResponse):
-                            await self._produce(value, user, outer)
+                            await self._produce(value, outer, user)
                         else:
                             await self._keep_for(value, user, outer)
                     except Exception as raised:  # noqa: BLE001 - told to the client below
@@ -186,11 +267,10 @@ class Call:
                         self._failed(raised)
                         user.cancel_scope.cancel()
         except BaseException as raised:  # noqa: ASYNC103, BLE001 - mostly a group, of errors from the nursery's tasks
-            failure = _contained(raised)
+            failure = self._failure(raised)
             if error is not None:
                 self.account.report("a task of a failed call failed too", failure)
             error = error or failure
-            self._failed(error)
         finally:
             if lent is not None:
                 lent.close()
@@ -198,15 +278,24 @@ class Call:
             error = TypedError(f"the call of action {self.action.name} was cancelled by the application")
         await self._tell(value, self._decided(error))
 
-    async def _invoke(self, nursery: CallNursery) -> Any:
+    def _failure(self, raised: BaseException) -> Exception:
+        """What was raised, as the error that the call has failed with; raises what is about more than the call."""
+        error = _contained(raised)
+        self._failed(error)
+        return error
+
+    async def _invoke(self, nursery: CallNursery | None) -> Any:
         """From raw inputs to the action's value; a stream's source is ready to be read."""
         await trio.lowlevel.checkpoint_if_cancelled()  # the client may have thought better of it before it began
         inputs = self.action.inputs
-        self.account.secrets.extend(inputs.secrets(self.raw))
-        self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
+        if inputs.has_secrets:
+            self.account.secrets.extend(inputs.secrets(self.raw))
+        if nursery is not None:
+            self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
         await self.connection.session.load()
         params = inputs.structure(self.raw, text=self.text)
-        self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
+        if inputs.has_secrets:
+            self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
         middleware = self.app.middleware_of(self.action)
         value = await run_around(
             self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log
@@ -216,7 +305,7 @@ class Call:
             await value.prepare()
         return value
 
-    async def _produce(self, stream: StreamingResponse, user: trio.Nursery, outer: trio.Nursery) -> None:
+    async def _produce(self, stream: StreamingResponse, outer: trio.Nursery, user: trio.Nursery | None = None) -> None:
         """Produce a stream while it is delivered; ends when its producer has."""
         if self._stopped() or self.reply.declines():
             await stream.discard()
@@ -224,6 +313,7 @@ class Call:
             return
         stream.outbox.verdict = self._late_end
         self.stream = stream
+        self._delivered = trio.Event()
         self.account.call(Outcome.DONE)
         outer.start_soon(self._deliver, stream)
         if self.app.drain_deadline is not None and not self.reply.patient:
@@ -237,17 +327,20 @@ class Call:
     async def _keep_for(self, value: Any, user: trio.Nursery, outer: trio.Nursery) -> None:
         """Where tasks of the call still run, they live until its plain value is written."""
         if user.child_tasks and not self._stopped():
-            self.clock.deadline = math.inf
+            self._times_out = math.inf
+            self._set_deadline()
             # Written by a task outside the nursery: one of the call's tasks that fails now must not cut the answer.
             self._writing = True
-            outer.start_soon(self._write_value, value)
+            self._delivered = trio.Event()
+            outer.start_soon(self._write_beside, value)
             await self._delivered.wait()
         self._finish(user)
 
-    def _finish(self, user: trio.Nursery) -> None:
+    def _finish(self, user: trio.Nursery | None) -> None:
         """The action has done what it was called for; what else runs in its nursery is not waited for."""
         self._finished = True
-        user.cancel_scope.cancel()
+        if user is not None:
+            user.cancel_scope.cancel()
 
     def _failed(self, error: Exception) -> None:
         """The call has failed. So it ended, and its stream is told at once, however long its tasks clean up."""
@@ -271,10 +364,11 @@ class Call:
                 told = self.stream.outbox.finish(DONE if error is None else self._end_of(error))
             if error is not None and not told:
                 self._report_late(error)
-            await self._delivered.wait()
+            if not self._lost:
+                await self._delivered.wait()
         elif error is not None:
             await self._write_error(error)
-        else:
+        elif not self._lost:
             await self._write_value(value)
 
     # What goes out
@@ -292,11 +386,17 @@ class Call:
             if self.reply.begun:
                 raise  # the rest of an answer is no place for another
             await self._write_error(error)  # the value has no form on the wire
+
+    async def _write_beside(self, value: Any) -> None:
+        try:
+            await self._write_value(value)
         finally:
             self._delivered.set()
 
     async def _write_error(self, error: Exception) -> None:
         typed, payload = self.account.told(error)
+        if self._lost:
+            return
         try:
             await self.reply.error(typed, payload)
             self.account.call(self.cause or Outcome.ERROR, typed)
@@ -337,9 +437,9 @@ class Call:
 
     async def _wait_for_more(self, outbox: Outbox, ping: Callable[[], Awaitable[None]] | None, silence: float) -> None:
         """Return when there may be something to write; in so many seconds of silence, show that the stream is alive."""
-        if await outbox.wait(min(self._wrote + silence, self.clock.deadline)):
+        if await outbox.wait(min(self._wrote + silence, self._times_out)):
             return
-        if self.clock.cancel_called:
+        if trio.current_time() >= self._times_out:
             outbox.finish(DONE)  # the verdict makes it the timeout's end
         elif ping is not None and trio.current_time() >= self._wrote + silence:  # none was written without us meanwhile
             await ping()
@@ -364,10 +464,9 @@ class Call:
             self.cause = self._fired() or cause
 
     def _fired(self) -> Outcome | None:
-        timeout, shutdown = self.clock.cancel_called, self.stop.cancel_called
-        if timeout and shutdown:
-            timeout = self.clock.deadline <= self.stop.deadline
-        return Outcome.TIMEOUT if timeout else Outcome.SHUTDOWN if shutdown else None
+        if self._work is None or not self._work.cancel_called:
+            return None
+        return Outcome.TIMEOUT if self._times_out <= self._shuts_down else Outcome.SHUTDOWN
 
     def _stopped(self) -> bool:
         """Whether the call was ended from outside, with a last word that is not the action's."""
@@ -387,7 +486,7 @@ class Call:
 
     def _late_end(self) -> End | None:
         """The end of a stream whose timeout has fired, whatever its producer does with the cancellation."""
-        return self._end_of(None) if self.clock.cancel_called and self._stopped() else None
+        return self._end_of(None) if self._stopped() and trio.current_time() >= self._times_out else None
 
     def _end_of(self, error: Exception | None) -> End:
         if self._stopped():
@@ -395,8 +494,7 @@ class Call:
         return End(self.cause or Outcome.ERROR, error)
 
     def _end_for_shutdown(self, stream: StreamingResponse) -> None:
-        self._note(Outcome.SHUTDOWN)
-        self.stop.cancel()
+        self._stop(Outcome.SHUTDOWN)
         stream.outbox.finish(self._end_of(None))
 
     # What the log is told of its end

@@ -10,7 +10,6 @@ nursery, the metadata and the correlation id are the call's own.
 from __future__ import annotations
 
 import enum
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
@@ -22,6 +21,7 @@ from .middleware import run_around
 from .secrecy import Secrets
 from .session import Session
 from .streaming import StreamingResponse
+from .wire.ids import new_id
 
 if TYPE_CHECKING:
     from .app import Keryx
@@ -49,7 +49,7 @@ class Peer:
     session: Session
     last_event_id: str | None = None
     rate_limit: Any = None
-    id: str = attrs.field(factory=lambda: secrets.token_hex(16))
+    id: str = attrs.field(factory=new_id)
 
 
 class CallNursery:

@@ -10,10 +10,10 @@ read is what the store would give back: values are JSON from the moment they are
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import math
 import re
-import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,11 +21,11 @@ import msgspec
 
 from .store import Store, StoreUnavailable
 from .wire import json
+from .wire.ids import new_secret
 
 if TYPE_CHECKING:
     from .config import SessionConfig
 
-ID_BYTES: Final = 24
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{32}")
 
 
@@ -69,16 +69,16 @@ class Session:
             bound_to: what stands for a cookie where there are none, and cannot be guessed or chosen by a client.
             given: values that are there without having been put in, and that nothing put in can replace.
         """
-        self._given = dict(given or {})
+        self._given = dict(given) if given else {}
         self._bound = None if bound_to is None else _id_of(bound_to)
         self._store = store
         self._config = config
         self._presented = presented if presented is not None and _ID.fullmatch(presented) else None
-        self._data: dict[str, Any] = dict(self._given)
+        self._data: dict[str, Any] = self._given.copy()
         self._away = False
         self._changes = 0  # of the session, by calls that may share it
         self._known = self._presented is None  # whether the store has been asked, where there is something to ask for
-        self.id = self._bound or _new_id()
+        self.id = self._bound or new_secret()
         self.stored = False
         self.sealed = self._bound is not None
 
@@ -157,7 +157,7 @@ class Session:
     def _forget(self) -> None:
         self._data, self.stored = dict(self._given), False
         self._changes += 1
-        self.id = self._bound or ("" if self.sealed else _new_id())
+        self.id = self._bound or ("" if self.sealed else new_secret())
 
     async def regenerate(self) -> None:
         """Give the session another id, as after a login, so that nobody who knew the old one shares it.
@@ -172,7 +172,7 @@ class Session:
                 "out already; regenerate() before the stream is returned, in a plain HTTP call"
             )
         await self._found()
-        new = _new_id()
+        new = new_secret()
         if self.stored:
             await self._store.move_session(self.id, new, self._config.ttl)
         self.id = new
@@ -201,15 +201,22 @@ class Session:
         if not self._known:
             return None
         config = self._config
-        return (
-            f"{config.cookie_name}={self.id}; Max-Age={math.ceil(config.ttl)}; Path=/; HttpOnly; "
-            f"SameSite={config.same_site.title()}{'; Secure' if secure else ''}"
-        ).encode("latin-1")
+        before, after = _around_id(config.cookie_name, config.ttl, config.same_site, secure)
+        return b"%b%b%b" % (before, self.id.encode(), after)
+
+
+@functools.lru_cache(maxsize=64)
+def _around_id(name: str, ttl: float, same_site: str, secure: bool) -> tuple[bytes, bytes]:  # noqa: FBT001 - for a cache
+    """What stands before and after the id in the cookie."""
+    after = f"; Max-Age={math.ceil(ttl)}; Path=/; HttpOnly; SameSite={same_site.title()}{'; Secure' if secure else ''}"
+    return f"{name}=".encode("latin-1"), after.encode("latin-1")
 
 
 def presented_id(cookies: bytes | None, name: str) -> str | None:
     """The value of the cookie `name` in a `Cookie` field (RFC 6265, section 4.2)."""
-    for pair in (cookies or b"").split(b";"):
+    if cookies is None:
+        return None
+    for pair in cookies.split(b";"):
         key, _, value = pair.strip().partition(b"=")
         if key == name.encode("latin-1"):
             return value.strip(b'"').decode("latin-1")
@@ -219,7 +226,3 @@ def presented_id(cookies: bytes | None, name: str) -> str | None:
 def _id_of(text: str) -> str:
     """An id that nobody can tell `text` from, nor use as a cookie without knowing it."""
     return base64.urlsafe_b64encode(hashlib.sha256(b"keryx_trio session\0" + text.encode()).digest()).decode()[:32]
-
-
-def _new_id() -> str:
-    return secrets.token_urlsafe(ID_BYTES)

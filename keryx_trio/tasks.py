@@ -17,6 +17,7 @@ from .errors import ErrorType, TypedError
 from .store.jobs import LONGEST, Order, Record, Status
 from .streaming import call_context
 from .wire import json
+from .wire.ids import new_id
 from .wire.text import to_utf8
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ async def enqueue(
     encoded = json.encode(dict(params or {}))
     action.inputs.structure(msgspec.json.decode(encoded))  # what would fail for certain, fails here
     context = call_context.get()
-    correlation_id = context.correlation_id if context is not None else secrets.token_hex(16)
+    correlation_id = context.correlation_id if context is not None else new_id()
     order = new_order(action, encoded, correlation_id, queue=queue, retries=retries)
     await app.store.jobs.put(order, delay)
     now = time.time()

@@ -83,11 +83,21 @@ class Inputs:
     connection_parameter: str | None = None
     _work: Work = attrs.field(factory=Work, repr=False)
     keys: tuple[str, ...] = attrs.field(init=False)
+    _secret: tuple[Parameter, ...] = attrs.field(init=False, repr=False)
     _schemas: list[dict[str, Any]] = attrs.field(factory=list, init=False, repr=False)
 
     @keys.default
     def _keys(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
+
+    @_secret.default
+    def _find_secret(self) -> tuple[Parameter, ...]:
+        return tuple(parameter for parameter in self.parameters if parameter.redact is not None)
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether any input is secret, or holds something that is."""
+        return bool(self._secret)
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, action: str, connection_type: type) -> Inputs:
@@ -162,7 +172,7 @@ class Inputs:
     def secrets(self, values: Mapping[str, object]) -> tuple[str, ...]:
         """The text of every secret in raw or structured values, also in those that are not valid."""
         found: list[str] = []
-        for parameter in self.parameters:
+        for parameter in self._secret:
             if parameter.name in values:
                 found += _redact(parameter, values[parameter.name])[1]
         return tuple(dict.fromkeys(secret for secret in found if secret))

@@ -5,13 +5,13 @@ Owns: the client's address behind proxies, its session by the cookie, and the re
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..connection import ConnectionType, Peer
 from ..session import Session, presented_id
 from ..wire import headers as header_fields
+from ..wire.ids import new_id
 from ..wire.proxies import Origin, Proxies
 
 if TYPE_CHECKING:
@@ -60,4 +60,4 @@ class Clients:
 
 def correlation_id(headers: Mapping[bytes, bytes]) -> str:
     """The id that a request brings along, where it may be passed on, or a new one."""
-    return header_fields.request_id(headers.get(b"x-request-id")) or secrets.token_hex(16)
+    return header_fields.request_id(headers.get(b"x-request-id")) or new_id()

@@ -283,15 +283,13 @@ class Conversation:
         self._start_soon(self._run, asked, call, name=f"{asked.action.name} {asked.correlation_id}")
 
     async def _run(self, asked: _Asked, call: Call) -> None:
-        try:
-            await call.run()
-        finally:
-            self._give_back(asked)
-            del self._running[asked]
-            if self._waiting:
-                self._start(self._waiting.popleft())
-            elif self._app.drain_deadline is not None:
-                self._stop_reading_if_idle()
+        await call.run()  # cancelled from outside it stays among those that run: its client has to be told
+        self._give_back(asked)
+        del self._running[asked]
+        if self._waiting:
+            self._start(self._waiting.popleft())
+        elif self._app.drain_deadline is not None:
+            self._stop_reading_if_idle()
 
     def _give_back(self, asked: _Asked) -> None:
         """Its id may be used again."""

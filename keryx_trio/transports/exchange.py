@@ -40,15 +40,18 @@ class Exchange:
     """A request, and the way back."""
 
     __slots__ = (
-        "_body_read",
+        "_extension",
         "_read_timeout",
         "_receive",
         "_send",
         "_write_timeout",
         "begun",
+        "body_read",
         "ending",
         "headers",
         "left",
+        "method",
+        "raw_path",
         "scope",
     )
 
@@ -62,6 +65,9 @@ class Exchange:
         write_timeout: float,
     ) -> None:
         self.scope = scope
+        self.method: str = scope["method"]
+        self.raw_path = raw_path(scope)
+        """The path as it was sent, percent-encoded, below where the application is mounted."""
         self.headers = header_fields.joined(scope["headers"])
         self.left = False
         self.begun = False
@@ -71,17 +77,9 @@ class Exchange:
         self._send = send
         self._read_timeout = read_timeout or math.inf
         self._write_timeout = write_bound(scope, write_timeout)
-        self._body_read = False
-
-    @property
-    def method(self) -> str:
-        """The request's method."""
-        return str(self.scope["method"])
-
-    @property
-    def raw_path(self) -> str:
-        """The path as it was sent, percent-encoded, below where the application is mounted."""
-        return raw_path(self.scope)
+        self._extension: Mapping[str, Any] = (scope.get("extensions") or {}).get(EXTENSION, {})
+        self.body_read: bool = self._extension.get("bodiless", False)
+        """Whether there is nothing of the body to read any more."""
 
     # Reading
 
@@ -100,7 +98,7 @@ class Exchange:
         if announced.isdigit() and (len(announced) > LENGTH_DIGITS or int(announced) > limit):
             raise _too_large(limit)
         size = 0
-        while not self._body_read:
+        while not self.body_read:
             chunk = await self._receive_chunk()
             size += len(chunk)
             if size > limit:
@@ -120,23 +118,17 @@ class Exchange:
         Returns:
             What ends this; None where the server does not do it, and `wait_until_left` has to be awaited.
         """
-        watch = (self.scope.get("extensions") or {}).get(EXTENSION, {}).get("watch")
+        watch = self._extension.get("watch")
         if watch is None:
             return None
 
-        def gone() -> None:
-            self.left = True
-            left()
-
-        unwatch: Callable[[], None] = watch(gone)
+        unwatch: Callable[[], None] = watch(left)
         return unwatch
 
     @property
     def attempt(self) -> Callable[[bytes], bool | None] | None:
         """What writes a part of the body without waiting, as the extension has it; None where the server can't."""
-        attempt: Callable[[bytes], bool | None] | None
-        attempt = (self.scope.get("extensions") or {}).get(EXTENSION, {}).get("attempt")
-        return attempt
+        return self._extension.get("attempt")
 
     async def _receive_chunk(self) -> bytes:
         message: Mapping[str, Any] | None = None
@@ -150,7 +142,7 @@ class Exchange:
         if message["type"] == "http.disconnect":
             self.left = True
             raise trio.BrokenResourceError("the client left before its request was complete")
-        self._body_read = not message.get("more_body", False)
+        self.body_read = not message.get("more_body", False)
         return bytes(message.get("body", b""))
 
     # Writing
@@ -159,6 +151,22 @@ class Exchange:
         """Hand over the head."""
         self.begun = True
         await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
+
+    @property
+    def answers_at_once(self) -> bool:
+        """Whether `answer` is there."""
+        return "answer" in self._extension
+
+    async def answer(self, status: int, lines: bytes, headers: Headers, data: bytes) -> None:
+        """Send a whole answer at once, as the extension has it; raises like `write`."""
+        self.begun = self.ending = True
+        if self.left:
+            raise trio.BrokenResourceError("the client has left")
+        try:
+            await self._extension["answer"](status, lines, headers, data)
+        except GONE as error:
+            self.left = True
+            raise trio.BrokenResourceError("the client has left") from error
 
     async def write(self, data: bytes) -> None:
         """Send a part of the body, in pieces that each have `write_timeout` seconds; HEAD gets none of it.
@@ -192,7 +200,7 @@ class Exchange:
         The answer goes out at once. The body is read and thrown away for a moment, since a connection closed under a
         client that is still sending takes the answer with it.
         """
-        if self._body_read:
+        if self.body_read:
             await self.start(status, headers)
             await self.finish(data)
             return
@@ -209,10 +217,10 @@ class Exchange:
 
     async def _throw_away(self, over: trio.Event) -> None:
         try:
-            while not self._body_read:
+            while not self.body_read:
                 await self._receive_chunk()
         except (trio.BrokenResourceError, TypedError):
-            self._body_read = True  # it left, or sends nothing: there is nothing more to read
+            self.body_read = True  # it left, or sends nothing: there is nothing more to read
         finally:
             over.set()
 
@@ -248,11 +256,14 @@ async def bounded(send: Send, message: Mapping[str, Any], seconds: float) -> Non
     Raises:
         trio.BrokenResourceError: the client has left, or takes nothing.
     """
-    with patience(seconds):
-        try:
-            await send(message)
-        except GONE as error:
-            raise trio.BrokenResourceError("the client has left") from error
+    if seconds:
+        with patience(seconds):
+            await bounded(send, message, 0)
+        return
+    try:
+        await send(message)
+    except GONE as error:
+        raise trio.BrokenResourceError("the client has left") from error
 
 
 def _too_large(limit: int) -> TypedError:

@@ -59,27 +59,26 @@ class HttpTransport:
         config = self.app.config
         exchange = Exchange(scope, receive, send, read_timeout=config.read_timeout, write_timeout=config.write_timeout)
         request = HttpRequest(self, exchange)
-        with self.app.running(request), request.whole:
+        self.app.begin(request)
+        try:
             await request.answer()
+        finally:
+            self.app.end(request)
 
 
 class HttpRequest:
-    """One request, on its way to a call or to a refusal.
+    """One request, on its way to a call or to a refusal."""
 
-    Attributes:
-        whole: the scope of all of it, which a shutdown bounds.
-    """
-
-    __slots__ = ("_app", "_call", "_exchange", "_reading", "_reply", "_transport", "whole")
+    __slots__ = ("_app", "_call", "_exchange", "_reply", "_scope", "_spare", "_transport")
 
     def __init__(self, transport: HttpTransport, exchange: Exchange) -> None:
         self._transport = transport
         self._app = transport.app
         self._exchange = exchange
         self._reply = HttpReply(transport, exchange)
-        self._reading = trio.CancelScope()
         self._call: Call | None = None
-        self.whole = trio.CancelScope()
+        self._scope: trio.CancelScope | None = None
+        self._spare = 0.0
 
     def describe(self) -> dict[str, str]:
         """What the log says of a request that is left behind."""
@@ -92,10 +91,17 @@ class HttpRequest:
 
     def shut_down(self, deadline: float) -> None:
         """The server stops: the rest of the body must come by then, and every write go out soon after."""
-        self._reading.deadline = deadline
-        self.whole.deadline = deadline + LAST_WRITES
+        if self._scope is not None:
+            self._scope.deadline = deadline + self._spare
         if self._call is not None:
             self._call.shut_down(deadline)
+
+    def _in_time(self, spare: float = 0.0) -> trio.CancelScope:
+        """A scope for what happens outside of a call: a shutdown ends it, `spare` seconds after its deadline."""
+        self._scope, self._spare = trio.CancelScope(), spare
+        if self._app.drain_deadline is not None:
+            self._scope.deadline = self._app.drain_deadline + spare
+        return self._scope
 
     async def answer(self) -> None:
         """Answer, whatever happens."""
@@ -103,7 +109,7 @@ class HttpRequest:
         try:
             if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
                 preflight = self._transport.standard.cors.preflight(exchange.headers.get(b"origin"))
-                await exchange.refuse(204, header_fields.merged(self._reply.base, preflight), b"")
+                await self._answer_unread(204, header_fields.merged(self._reply.base, preflight))
             else:
                 await self._lead()
         except trio.BrokenResourceError:
@@ -144,13 +150,14 @@ class HttpRequest:
         elif exchange.method not in ("GET", "HEAD"):
             await self._refuse_method(["GET", "HEAD"])
         else:
-            with self._reading:
+            with self._in_time():
                 async for _ in exchange.chunks(self._app.config.max_body_size):
                     pass  # none of these should have a body
-            if isinstance(file, Response):
-                await self._reply.value(file)
-            else:
-                await files.send_file(file, exchange, self._reply.base)
+            with self._in_time(LAST_WRITES):
+                if isinstance(file, Response):
+                    await self._reply.value(file)
+                else:
+                    await files.send_file(file, exchange, self._reply.base)
 
     def _hint(self, path: str) -> str:
         """What may be meant by a path that nothing answers."""
@@ -167,27 +174,29 @@ class HttpRequest:
         allowed = ", ".join(methods if "OPTIONS" in methods else [*methods, "OPTIONS"])
         allow = (b"allow", allowed.encode())
         if exchange.method == "OPTIONS":
-            await exchange.refuse(204, [*self._reply.base, allow], b"")
+            await self._answer_unread(204, [*self._reply.base, allow])
         else:
             message = f"{self._shown_path()} does not answer {exchange.method}; it answers {allowed}"
             await self._refuse(TypedError(message, ErrorType.CONNECTION_METHOD_NOT_ALLOWED), allow)
 
     async def _run(self, action: Action[..., Any], path: dict[str, str], connection: Connection) -> None:
         """Read the request to its end, and make the call of it."""
-        limit = self._app.config.max_body_size
         raw: http_inputs.RawInputs | None = None
         try:
-            with self._reading:
-                raw = await http_inputs.read(self._exchange, path, limit, wanted=bool(action.inputs.keys))
-            if raw is None:
-                raise shutting_down()
+            if self._exchange.body_read:
+                raw = http_inputs.of_head(self._exchange, path)
+            else:
+                limit = self._app.config.max_body_size
+                with self._in_time():
+                    raw = await http_inputs.read(self._exchange, path, limit, wanted=bool(action.inputs.keys))
+                if raw is None:
+                    raise shutting_down()
         except TypedError as error:
             await self._refuse(error)
             return
         shown = self._shown_path() if path else self._exchange.raw_path  # a fixed path has no input to hide
         origin = {"method": self._exchange.method, "url": shown}
-        text = frozenset(raw.text)
-        self._call = Call(self._app, action, connection, self._reply, raw.values, text=text, origin=origin)
+        self._call = Call(self._app, action, connection, self._reply, raw.values, text=raw.text, origin=origin)
         try:
             await self._call.run()
         finally:
@@ -205,7 +214,12 @@ class HttpRequest:
             correlation_id=reply.correlation_id,
         )
         status, fields, body = reply.error_parts(error, error.payload(debug=self._app.config.debug))
-        await exchange.refuse(status, [*fields, *more], body)
+        await self._answer_unread(status, [*fields, *more], body)
+
+    async def _answer_unread(self, status: int, fields: Headers, body: bytes = b"") -> None:
+        """Answer a request whose body is not wanted."""
+        with self._in_time(LAST_WRITES):
+            await self._exchange.refuse(status, fields, body)
 
     def _shown_path(self) -> str:
         """The path as it may be told: without the segments that are secret inputs of what it leads to."""
@@ -227,7 +241,7 @@ class HttpRequest:
 class HttpReply:
     """The answer to one request."""
 
-    __slots__ = ("_app", "_base", "_bytes", "_exchange", "connection", "correlation_id", "secure")
+    __slots__ = ("_app", "_bytes", "_exchange", "_origin", "_standard", "connection", "correlation_id", "secure")
 
     patient = False
 
@@ -236,22 +250,29 @@ class HttpReply:
         self._exchange = exchange
         self._bytes = False
         self.correlation_id = correlation_id(exchange.headers)
-        self._base = transport.standard.fields(exchange.headers.get(b"origin"), self.correlation_id)
+        self._standard = transport.standard
+        self._origin = exchange.headers.get(b"origin")
         self.connection: Connection | None = None
         self.secure = False
 
     @property
     def base(self) -> Headers:
         """The fields that stand on this answer whatever it is, as they are now that its head goes out."""
-        fields, connection = self._base, self.connection
-        if connection is None:
-            return fields
-        connection.session.sealed = True
-        cookie = connection.session.cookie(secure=self.secure)
-        if cookie is not None:
-            fields = [*fields, (b"set-cookie", cookie)]
-        if connection.rate_limit is not None:
-            fields = [*fields, *connection.rate_limit.headers()]
+        return self._standard.fields(self._origin) + self._own
+
+    @property
+    def _own(self) -> Headers:
+        """Those of them that are this answer's alone."""
+        fields = [header_fields.request_id_field(self.correlation_id)]
+        connection = self.connection
+        if connection is not None:
+            session = connection.session
+            session.sealed = True
+            cookie = session.cookie(secure=self.secure)
+            if cookie is not None:
+                fields.append((b"set-cookie", cookie))
+            if connection.rate_limit is not None:
+                fields += connection.rate_limit.headers()
         return fields
 
     @property
@@ -297,8 +318,12 @@ class HttpReply:
         """Answer with JSON, or with a `Response` of its own."""
         if isinstance(value, Response):
             await self._plain(value.status, value.headers, value.body)
+            return
+        body = json.encode(value) + b"\n"
+        if self._exchange.answers_at_once and not self._is_large(len(body)):
+            await self._exchange.answer(200, self._standard.lines(self._origin, JSON), self._own, body)
         else:
-            await self._plain(200, [JSON], json.encode(value) + b"\n")
+            await self._plain(200, [JSON], body)
 
     async def error(self, error: TypedError, payload: dict[str, Any]) -> None:
         """Answer with the error's status and payload."""
@@ -326,9 +351,12 @@ class HttpReply:
             fields = [*fields, (b"content-length", str(len(body)).encode())]
         await self._send(status, fields, body)
 
-    def _can_be_compressed(self, fields: Headers, size: int) -> bool:
+    def _is_large(self, size: int) -> bool:
         settings = self._app.config.compression
-        if not settings.enabled or size < max(1, settings.threshold):
+        return settings.enabled and size >= max(1, settings.threshold)
+
+    def _can_be_compressed(self, fields: Headers, size: int) -> bool:
+        if not self._is_large(size):
             return False
         names = dict(fields)
         kind = header_fields.media_type(names.get(b"content-type", b"").decode("latin-1"))

@@ -6,6 +6,7 @@ Owns: content types and their decoding. Does not know: what the inputs mean.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any, Final
@@ -26,6 +27,10 @@ logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 MAX_FIELDS: Final = 1000
 """The most fields in a query or a form, and the most files."""
+
+
+_PLAIN_PAIR: Final = re.compile(rb"[A-Za-z0-9_.~-]+=[A-Za-z0-9_.~-]*")
+"""A query of one pair, in which nothing is encoded (RFC 3986, section 2.3)."""
 
 
 @attrs.define
@@ -69,8 +74,7 @@ async def read(exchange: Exchange, path: Mapping[str, str], limit: int, *, wante
         TypedError: a body that is too large, malformed, or of a type that gives no inputs.
         trio.BrokenResourceError: the client left before all of it had come.
     """
-    raw = RawInputs()
-    raw.add_text(_pairs(bytes(exchange.scope.get("query_string", b"")), "query"))
+    raw = of_head(exchange, {})
     content_type = exchange.headers.get(b"content-type", b"").decode("latin-1")
     kind = media_type(content_type)
     if wanted and kind == "multipart/form-data":
@@ -80,6 +84,25 @@ async def read(exchange: Exchange, path: Mapping[str, str], limit: int, *, wante
         if body and wanted:
             _read_body(kind, body, raw)
     raw.add_text(list(path.items()))
+    return raw
+
+
+def of_head(exchange: Exchange, path: Mapping[str, str]) -> RawInputs:
+    """What a request gives that has no body.
+
+    Raises:
+        TypedError: a malformed query.
+    """
+    raw = RawInputs()
+    query: bytes = exchange.scope.get("query_string", b"")
+    if _PLAIN_PAIR.fullmatch(query):  # nothing to decode, and most queries are no more
+        key, _, value = query.decode("ascii").partition("=")
+        raw.values[key] = value
+        raw.text.add(key)
+    elif query:
+        raw.add_text(_pairs(query, "query"))
+    if path:
+        raw.add_text(list(path.items()))
     return raw
 
 

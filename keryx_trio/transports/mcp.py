@@ -295,7 +295,7 @@ class McpRequest:
 
     def _fields(self) -> Headers:
         """The fields that stand on every answer. Pages are let in by their origin, and so told by it."""
-        fields = self._transport.standard.fields(None, self._correlation_id)
+        fields = [*self._transport.standard.fields(None), header_fields.request_id_field(self._correlation_id)]
         fields = [field for field in fields if not field[0].startswith(b"access-control-")]
         if self._origin and self._is_allowed_origin():
             fields += [

@@ -30,6 +30,7 @@ from ..call import Call, shutting_down
 from ..connection import Connection, ConnectionType, Peer
 from ..errors import ErrorType, TypedError
 from ..session import Session
+from ..wire.ids import new_id
 from .mcp_reply import McpReply
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class AgentServer:
         session = Session(app.store, app.config.session, None, bound_to=caller.session, given=caller.given)
         session.sealed = True  # there is no cookie
         peer = Peer(app=app, type=ConnectionType.MCP, identifier=caller.address, session=session)
-        connection = Connection(peer, caller.correlation_id or secrets.token_hex(16))
+        connection = Connection(peer, caller.correlation_id or new_id())
         call = Call(app, action, connection, reply, params, text=text, origin={"method": context.method})
         self._nursery.start_soon(self._run, call, reply, caller, name=f"{action.name} {connection.correlation_id}")
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import secrets
 import select
 import signal
 import stat
@@ -28,6 +27,7 @@ from ..errors import GENERIC_MESSAGE, TypedError, unwrap
 from ..outbox import End, Outcome
 from ..session import Session
 from ..streaming import ByteStream
+from ..wire.ids import new_id
 from .collecting import JsonCollector, Sent
 from .signals import SIGNALLED, ending_signals, leave_behind
 
@@ -188,7 +188,7 @@ def make_call(
     """A call of the shell's user, on a connection and in a session of its own."""
     session = Session(app.store, app.config.session, None)
     peer = Peer(app=app, type=ConnectionType.CLI, identifier=f"cli:{_user()}", session=session)
-    return Call(app, action, Connection(peer, secrets.token_hex(16)), reply, raw, text=frozenset(text))
+    return Call(app, action, Connection(peer, new_id()), reply, raw, text=frozenset(text))
 
 
 def _user() -> str:
@@ -243,7 +243,7 @@ async def run(
                     try:
                         await over.wait()
                     finally:
-                        leave(call)
+                        call.drop()
         except Exception as error:
             if not stop.status:
                 raise
@@ -264,12 +264,6 @@ async def run_call(call: Call, *ended: trio.Event) -> None:
     finally:
         for event in ended:
             event.set()
-
-
-def leave(call: Call) -> None:
-    """The caller leaves: also a call that has been answered, and goes on, does so no longer."""
-    call.leave()
-    call.gone.cancel()
 
 
 def _ended(reply: ShellReply, stopped: int, *, gone: bool) -> Ended:

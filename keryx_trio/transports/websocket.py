@@ -126,7 +126,8 @@ class Handshake:
             return
         body = json.encode({"error": error.payload()}) + b"\n"
         fields = [
-            *self._transport.standard.fields(self._headers.get(b"origin"), self.correlation_id),
+            *self._transport.standard.fields(self._headers.get(b"origin")),
+            header_fields.request_id_field(self.correlation_id),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
         ]

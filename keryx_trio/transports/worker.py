@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import random
-import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +30,7 @@ from ..store.jobs import GIVEN_BACK, LONGEST, Attempt, Status, Verdict
 from ..store.leasing import OUTAGE_PAUSE, Bell
 from ..tasks import DEFAULT_QUEUE, new_order
 from ..wire import json
+from ..wire.ids import new_id
 from .collecting import JsonCollector
 from .signals import SIGNALLED, ending_signals, leave_behind
 
@@ -221,7 +221,7 @@ class Workers:
         """Put a recurring task into its queue, once a period for all workers together."""
         stopping = self._app.stopping
         while not stopping.is_set():
-            order = new_order(action, b"{}", secrets.token_hex(16))
+            order = new_order(action, b"{}", new_id())
             try:
                 pause = await self._app.store.jobs.put_recurring(order, every)
             except StoreUnavailable:

@@ -93,6 +93,10 @@ class Cors:
             (b"access-control-max-age", str(int(config.max_age)).encode()),
         ]
 
+    def known(self, origin: bytes | None) -> bytes | None:
+        """The origin, where it makes a difference to `answer`."""
+        return origin if origin in self._origins and not self.any_origin else None
+
     def answer(self, origin: bytes | None) -> Headers:
         """The fields of any answer to a request from `origin`."""
         if self.any_origin:  # never with credentials: any page could then read as its user
@@ -115,15 +119,25 @@ class Cors:
 class Standard:
     """The fields that stand on every answer, whatever it is."""
 
-    __slots__ = ("_security", "cors")
+    __slots__ = ("_lines", "_security", "cors")
 
     def __init__(self, security_config: SecurityConfig, cors_config: CorsConfig) -> None:
         self._security = security(security_config)
         self.cors = Cors(cors_config)
+        self._lines: dict[tuple[bytes | None, tuple[bytes, bytes]], bytes] = {}
 
-    def fields(self, origin: bytes | None, correlation_id: str) -> Headers:
+    def fields(self, origin: bytes | None) -> Headers:
         """Those of an answer to a page of `origin`."""
-        return [*self._security, *self.cors.answer(origin), (b"x-request-id", correlation_id.encode())]
+        return [*self._security, *self.cors.answer(origin)]
+
+    def lines(self, origin: bytes | None, content_type: tuple[bytes, bytes]) -> bytes:
+        """The same, with the type of what is answered, as they stand on the wire; made once for each origin."""
+        key = self.cors.known(origin), content_type
+        lines = self._lines.get(key)
+        if lines is None:
+            fields = [*self.fields(key[0]), content_type]
+            lines = self._lines[key] = b"".join(b"%b: %b\r\n" % field for field in fields)
+        return lines
 
 
 def is_same_origin(origin: bytes, host: bytes, *, secure: bool) -> bool:
@@ -147,6 +161,11 @@ def has_etag(if_none_match: bytes | None, etag: bytes) -> bool:
     """Whether an `If-None-Match` field names an entity tag, by weak comparison (RFC 9110, section 13.1.2)."""
     tags = [tag.strip().removeprefix(b"W/") for tag in (if_none_match or b"").split(b",")]
     return tags == [b"*"] or etag.removeprefix(b"W/") in tags
+
+
+def request_id_field(value: str) -> tuple[bytes, bytes]:
+    """An answer's own `X-Request-Id`."""
+    return b"x-request-id", value.encode()
 
 
 def request_id(value: bytes | None) -> str | None:

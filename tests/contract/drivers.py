@@ -28,7 +28,7 @@ from keryx_trio.store.jobs import Attempt, Verdict
 from keryx_trio.testing import EventReader, open_client
 from keryx_trio.transports import worker
 from keryx_trio.transports.collecting import JsonCollector, Sent
-from keryx_trio.transports.shell import ShellReply, find_action, leave, make_call, run_call
+from keryx_trio.transports.shell import ShellReply, find_action, make_call, run_call
 from keryx_trio.wire.json import encode
 from tests.e2e.raw import open_raw
 from tests.e2e.serving import serve
@@ -505,7 +505,7 @@ async def shell(app: Keryx) -> AsyncIterator[Door]:
                 try:
                     yield reply
                 finally:
-                    leave(call)
+                    call.drop()
 
     app.serving = False
     async with app:
