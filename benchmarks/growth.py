@@ -37,6 +37,9 @@ RAMP: Final = 1000
 STEADY: Final = 10.0
 """How long a steady state is measured, in seconds."""
 
+SETTLE: Final = 5.0
+"""How long the streams stand before that: some servers have much to catch up with after so many have begun."""
+
 WARM: Final = 1
 """Streams that a server has answered before its memory is read: what the first one takes is not each one's."""
 
@@ -46,7 +49,7 @@ SYSTEMS: Final = ["keryx-trio", "fastapi-uvicorn"]
 Row = dict[str, Any]
 
 
-def open_streams(system: System, streams: int, ms: int, seconds: float) -> Row:
+def open_streams(system: System, streams: int, ms: int, settle: float, seconds: float) -> Row:
     """What so many open streams cost, and how late their events are.
 
     Raises:
@@ -59,7 +62,7 @@ def open_streams(system: System, streams: int, ms: int, seconds: float) -> Row:
         ramp = min(RAMP, streams * 1000 / ms)
         path = f"/api/ticks?n={FOR_EVER}&ms={ms}"
         words = loadgen_command(server, path, streams, duration=streams / ramp + 60, ramp=ramp)
-        words += ["--steady", str(seconds)]
+        words += ["--settle", str(settle), "--steady", str(seconds)]
         cpu, said = [], []
         # loadgen keeps the streams until its stdin ends: they are open when memory and CPU are read.
         with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -101,7 +104,7 @@ def sized_events(server: Server, size: int, events: int) -> Row:
 def measure(system: System, *, quick: bool) -> Iterator[tuple[str, Row]]:
     """Every measurement of a system, with the name of its series."""
     for streams, ms in OPEN[:-1] if quick else OPEN:
-        yield "open", open_streams(system, streams, ms, 3 if quick else STEADY)
+        yield "open", open_streams(system, streams, ms, *((1, 3) if quick else (SETTLE, STEADY)))
     with Server(system, LOGS) as server:
         read_streams(server, "/api/firehose?n=5000&size=32", 1)  # warm
         for size, events in SIZES:

@@ -24,13 +24,14 @@ static const char USAGE[] =
   "  --expect N         how many events each stream has to bring; others are reported as bad_streams\n"
   "  --duration S       stop after S seconds (60)\n"
   "  --hold             print {\"ready\": N} when every stream has had its first event\n"
-  "  --steady S         from then on measure for S seconds, and only that; then keep the streams until stdin ends\n"
+  "  --settle S         and S seconds have gone by since then (0)\n"
+  "  --steady S         the same; from then on measure for S seconds, and only that; keep the streams until stdin ends\n"
   "  --rcvbuf B         SO_RCVBUF of every socket\n"
   "  --header 'K: V'    another field of the request (repeatable)\n"
   "An event counts once it has come whole. From \"ts\" (Unix ms) in its data the latency is taken, from \"due\" the\n"
   "lateness, and from its id, a number that rises by one, whether the order is right.\n";
 
-static double ramp, duration = 60, steady;
+static double ramp, duration = 60, settle, steady;
 static bool hold, ready;
 static long long expected = -1;
 
@@ -81,6 +82,7 @@ static void read_options(int argc, char **argv) {
     else if (!strcmp(option, "--ramp")) ramp = number(option, value);
     else if (!strcmp(option, "--expect")) expected = (long long)number(option, value);
     else if (!strcmp(option, "--duration")) duration = number(option, value);
+    else if (!strcmp(option, "--settle")) settle = number(option, value);
     else if (!strcmp(option, "--steady")) steady = number(option, value);
     else if (!strcmp(option, "--rcvbuf")) receive_buffer = (int)number(option, value);
     else misused("unknown option", option);
@@ -112,6 +114,14 @@ static void serve_events(int timeout_ms) {
   }
 }
 
+// Whether it is time to say that all streams stand.
+static bool all_stand(void) {
+  static double since;
+  if (ready || !(hold || steady > 0) || n_first < n_streams) return false;
+  if (!since) since = clock_seconds(CLOCK_MONOTONIC);
+  return ready = clock_seconds(CLOCK_MONOTONIC) - since >= settle;
+}
+
 // Until every stream has ended, or time is up.
 static void run(void) {
   int n_started = 0;
@@ -121,14 +131,12 @@ static void run(void) {
     if (left <= 0) return;
     while (n_started < n_streams && (ramp <= 0 || n_started <= (duration - left) * ramp)) start_stream(n_started++);
     serve_events(n_started < n_streams ? 1 : left > 1 ? 1000 : (int)(left * 1000) + 1);
-    if ((hold || steady > 0) && !ready && n_first == n_streams) {
-      ready = true;
-      printf("{\"ready\":%d,\"t\":%.3f}\n", n_first, clock_seconds(CLOCK_MONOTONIC) - began);
-      fflush(stdout);
-      if (steady > 0) {
-        forget_the_past();
-        until = began + steady;
-      }
+    if (!all_stand()) continue;
+    printf("{\"ready\":%d,\"t\":%.3f}\n", n_first, clock_seconds(CLOCK_MONOTONIC) - began);
+    fflush(stdout);
+    if (steady > 0) {
+      forget_the_past();
+      until = began + steady;
     }
   }
 }
