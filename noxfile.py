@@ -91,7 +91,7 @@ for version, path in interpreters():
 def types(session: nox.Session) -> None:
     """The types of the package, of its examples, and of what its users write."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "types"))
-    session.run("mypy", "keryx_trio", *(folder for folder in ("tests/typing", "examples") if (ROOT / folder).exists()))
+    session.run("mypy", "keryx_trio", "tests/typing", "examples", "benchmarks")
 
 
 @nox.session
@@ -132,6 +132,19 @@ def openapi(session: nox.Session) -> None:
     """Tools of others read the OpenAPI document: linters, schemathesis, a generated client. Needs node with npm."""
     session.install("-e", ".[all]", *nox.project.dependency_groups(GROUPS, "openapi"))
     session.run("pytest", "-m", "tools", "-s", "tests/openapi/test_tools.py", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """This project beside others, for half an hour; `-- --quick` to see that it runs, `-- growth` for how cost grows.
+
+    Needs Linux, a C compiler and wrk, and says so before anything is installed.
+    """
+    module, options = ("growth", session.posargs[1:]) if session.posargs[:1] == ["growth"] else ("run", session.posargs)
+    command = ["python", "-m", f"benchmarks.{module}", *options]
+    session.run(*command, "--prepare")
+    session.install("-r", "benchmarks/requirements.txt", "-e", ".")
+    session.run(*command, env={"BENCH_VENV": session.virtualenv.location})
 
 
 @nox.session

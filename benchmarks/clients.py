@@ -5,6 +5,7 @@ Owns: how they are called, and what of their answers is kept. Does not know: whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from .servers import HERE, PROBE, Failed, Server
@@ -46,9 +47,11 @@ def build_loadgen() -> None:
         missing = f"$CC is {asked!r}, which is no program here" if asked else "there is no C compiler"
         raise Failed(f"{missing}: install gcc (apt-get install gcc libc6-dev), or name a compiler in $CC")
     LOADGEN.parent.mkdir(exist_ok=True)
-    run = subprocess.run([*command, "-O2", "-o", LOADGEN, SOURCE], capture_output=True, text=True, check=False)
+    made = LOADGEN.with_name(f"loadgen.{os.getpid()}")  # others may build it at the same time, or run it
+    run = subprocess.run([*command, "-O2", "-o", made, SOURCE], capture_output=True, text=True, check=False)
     if run.returncode:
         raise Failed(f"{shlex.join(command)} can't compile {SOURCE}; it says:\n{run.stderr}")
+    made.replace(LOADGEN)
 
 
 def check_wrk() -> None:
@@ -93,8 +96,8 @@ def read_streams(
     if on_ready:
         words += ["--hold"]
     cpu, start = server.cpu(), time.monotonic()
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-        result: dict[str, Any] = {}
+    result: dict[str, Any] = {}
+    with running(words) as process:
         for line in process.stdout or ():
             result = json.loads(line)
             if "ready" in result and on_ready:
@@ -109,6 +112,17 @@ def read_streams(
         "server_cpu_pct": round(100 * cpu / (time.monotonic() - start), 1),
         "rss_mib_after": round(server.resident_kib() / 1024, 1),
     }
+
+
+@contextlib.contextmanager
+def running(words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A program with pipes to it and from it; it is ended where the block fails, and waited for in any case."""
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def loadgen_command(

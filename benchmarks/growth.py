@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from . import machine
-from .clients import loadgen_command, read_streams
+from .clients import loadgen_command, read_streams, running
 from .markdown import README, number, replace_part, table
 from .plot import Line, Panel, draw
 from .processes import cpu_seconds_fine, raise_limit_of_files
@@ -65,7 +64,7 @@ def open_streams(system: System, streams: int, ms: int, settle: float, seconds: 
         words += ["--settle", str(settle), "--steady", str(seconds)]
         cpu, said = [], []
         # loadgen keeps the streams until its stdin ends: they are open when memory and CPU are read.
-        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        with running(words) as process:
             for line in process.stdout or ():
                 cpu.append(cpu_seconds_fine(server.pid))
                 said.append(json.loads(line))
@@ -193,16 +192,15 @@ def plot(results: dict[str, Any]) -> str:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """All rounds; written after each measurement."""
-    prepare()
     if raise_limit_of_files() < 2 * OPEN[-1][0]:
         print("ulimit -n is low: with 5,000 streams some may not open", flush=True)
     systems = load_systems(HERE / "systems.json", options.systems.split(","))
     results: dict[str, Any] = {
         "machine": machine.describe(), "rounds": options.rounds, "quick": options.quick, "open": [], "sizes": []
     }  # fmt: skip
-    for number_ in range(options.rounds):
+    for turn in range(options.rounds):
         for system in systems:
-            print(f"round {number_ + 1} of {options.rounds}: {system.name}", flush=True)
+            print(f"round {turn + 1} of {options.rounds}: {system.name}", flush=True)
             for series, row in measure(system, quick=options.quick):
                 results[series].append(row)
                 write(options.out, results)
@@ -221,11 +219,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--readme", action="store_true", help="put the tables into README.md, in place of the last ones"
     )
+    parser.add_argument(
+        "--prepare", action="store_true", help="see that all is here that a run needs, and measure nothing"
+    )
     parser.add_argument("--quick", action="store_true", help="few and short, to see that it runs")
     parser.add_argument(
         "--from", dest="measured", type=Path, metavar="FILE", help="measure nothing, show what is in it"
     )
     options = parser.parse_args(arguments)
+    if not options.measured:
+        prepare()
+    if options.prepare:
+        return
     results = json.loads(options.measured.read_text()) if options.measured else run(options)
     if options.svg:
         options.svg.write_text(plot(results), encoding="utf-8")

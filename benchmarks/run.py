@@ -86,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise Failed(f"there is no test {', '.join(sorted(unknown))}; there are {', '.join(TESTS)}")
     systems = load_systems(options.systems_file, [name for name in options.systems.split(",") if name])
     prepare(tests)
+    if options.prepare:
+        return
     runs = json.loads(options.out.read_text())["runs"] if options.append and options.out.exists() else []
     described = machine.describe()
     print(f"{len(systems)} systems, {options.rounds} rounds; the servers are of {VENV}", flush=True)
@@ -120,6 +122,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rare", type=int, default=2, metavar="K", help="w4 and w5 in the first K rounds only")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FILE")
     parser.add_argument("--append", action="store_true", help="add to the results that are there")
+    parser.add_argument(
+        "--prepare", action="store_true", help="see that all is here that a run needs, and measure nothing"
+    )
     parser.add_argument("--quick", action="store_true", help="small, to see that it runs; the numbers mean little")
     return parser.parse_args(arguments)
 

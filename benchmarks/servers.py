@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ class System:
 
     Attributes:
         cmd: the command that serves; in it, `cwd` and `env`, `{port}`, `{here}` (this folder), `{venv}` and `{project}`
-            stand for what they say.
+            stand for what they say. The port is one that is free when the server starts.
         before: commands for a shell, before each start.
         firehose: the routes of the firehose, by the names of their variants; "" is the main one.
         endless: those of the endless stream.
@@ -55,7 +56,6 @@ class System:
     """
 
     name: str
-    port: int
     cmd: str
     cwd: str = "{here}/peers"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -66,9 +66,9 @@ class System:
     protocols: Sequence[str] = ()
     skip: bool = False
 
-    def filled(self, text: str) -> str:
+    def filled(self, text: str, port: int) -> str:
         """A text of the entry with its places filled in."""
-        return text.format(port=self.port, here=HERE, venv=VENV, project=PROJECT)
+        return text.format(port=port, here=HERE, venv=VENV, project=PROJECT)
 
 
 def load_systems(path: Path, names: Sequence[str] = ()) -> list[System]:
@@ -80,7 +80,7 @@ def load_systems(path: Path, names: Sequence[str] = ()) -> list[System]:
     try:
         systems = {entry["name"]: System(**entry) for entry in json.loads(path.read_text())}
     except (TypeError, KeyError, ValueError) as error:
-        raise Failed(f"{path} is a list of objects, each with name, port and cmd: {error}") from error
+        raise Failed(f"{path} is a list of objects, each with name and cmd: {error}") from error
     unknown = [name for name in names if name not in systems]
     if unknown:
         raise Failed(f"{path.name} has no system {', '.join(unknown)}; it has {', '.join(systems)}")
@@ -91,12 +91,12 @@ class Server:
     """A system that serves; a context manager, at whose end nothing of it is left.
 
     Attributes:
+        port: where it answers.
         startup: how long it took until it answered, in seconds.
     """
 
     def __init__(self, system: System, logs: Path) -> None:
         self.system = system
-        self.port = system.port
         self._log = logs / f"{system.name}.log"
         self._start()
 
@@ -164,13 +164,19 @@ class Server:
         system = self.system
         for command in system.before:
             subprocess.run(command, shell=True, check=False, capture_output=True)  # noqa: S602 - it says so
-        words = [system.filled(word) for word in shlex.split(system.cmd)]
-        env = {**os.environ, **{name: system.filled(value) for name, value in system.env.items()}}
+        self.port = _free_port()
+        words = [system.filled(word, self.port) for word in shlex.split(system.cmd)]
+        env = {**os.environ, **{name: system.filled(value, self.port) for name, value in system.env.items()}}
         start = time.monotonic()
         with self._log.open("ab") as log:
             try:
                 self._process = subprocess.Popen(
-                    words, cwd=system.filled(system.cwd), env=env, stdout=log, stderr=log, start_new_session=True
+                    words,
+                    cwd=system.filled(system.cwd, self.port),
+                    env=env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
                 )
             except OSError as error:
                 raise Failed(
@@ -193,3 +199,10 @@ class Server:
                     return
             time.sleep(0.005)
         raise Failed(f"{self.system.name} did not answer {PROBE} within {START:g} s; see {self._log}")
+
+
+def _free_port() -> int:
+    """A port that nobody listens on: whoever else measures on this machine would be measured instead."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
