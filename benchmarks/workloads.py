@@ -15,7 +15,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,9 +74,10 @@ class Turn:
             return
         self.server.replace()
 
-    def variants(self, name: str, routes: dict[str, str]) -> list[tuple[str, str]]:
-        """Names of results, each with its route."""
-        return [(f"{name}_{variant}" if variant else name, route) for variant, route in routes.items()]
+
+def variants(name: str, routes: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names of results, each with the route that it is of."""
+    return [(f"{name}_{variant}" if variant else name, route) for variant, route in routes.items()]
 
 
 def measure(turn: Turn, tests: Collection[str]) -> None:
@@ -107,7 +108,7 @@ def many_streams(turn: Turn) -> None:
 
 def firehose(turn: Turn) -> None:
     """W1."""
-    for name, route in turn.variants("w1", dict(turn.server.system.firehose)):
+    for name, route in variants("w1", turn.server.system.firehose):
         read_streams(turn.server, f"{route}?n=5000&size=32", 1)  # warm
         for size, streams, events, text in FIREHOSES:
             n = turn.burst(events)
@@ -171,7 +172,7 @@ def multiplexed(turn: Turn) -> None:
 def leavers(turn: Turn) -> None:
     """W4."""
     for kind, reset, silent in (("fin", False, False), ("rst", True, False), ("silent", False, True)):
-        for name, route in turn.variants(f"w4_{kind}", dict(turn.server.system.endless)):
+        for name, route in variants(f"w4_{kind}", turn.server.system.endless):
             try:
                 values = readers.leave(turn.server, route, reset=reset, silent=silent)
             except (OSError, http.client.HTTPException) as error:
@@ -183,7 +184,7 @@ def leavers(turn: Turn) -> None:
 
 def frozen(turn: Turn) -> None:
     """W5."""
-    for name, route in turn.variants("w5", dict(turn.server.system.firehose)):
+    for name, route in variants("w5", turn.server.system.firehose):
         turn.keep(name, readers.freeze(turn.server, route, seconds=2 if turn.quick else 5))
         turn.go_on()
 
