@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .errors import TypedError, as_typed, text_of, unwrap
 from .logs import Level
-from .outbox import Item, Outcome
+from .outbox import Outcome
 from .secrecy import Secrets
 from .wire import json
 
@@ -98,12 +98,12 @@ class Account:
             correlation_id=self._connection.correlation_id,
         )
 
-    def count(self, items: list[Item]) -> None:
-        """Items of the stream that are on their way to the client."""
+    def count(self, items: int, size: int) -> None:
+        """So many items of the stream are on their way to the client, of `size` bytes."""
         if items and self._first is None:
             self._first = time.perf_counter()
-        self._items += len(items)
-        self._bytes += sum(map(len, items))
+        self._items += items
+        self._bytes += size
 
     def call(self, outcome: Outcome, error: TypedError | None = None) -> None:
         """The line of the call: it was answered, or its stream begins."""

@@ -28,6 +28,7 @@ from .config import Config, ConfigError, McpConfig
 from .connection import Connection
 from .errors import ErrorType, TypedError, leaves, text_of, unwrap
 from .middleware import Middleware
+from .pulse import Pulse
 from .routing import Router
 from .store import StoreUnavailable, make_store
 from .streaming import EventStream
@@ -102,6 +103,7 @@ class Keryx:
         self.store = make_store(store or self.config.store, self.log)
         self.connections: dict[str, Connection] = {}
         self.state: Any = None
+        self.pulse = Pulse()
         self.serving = True
         self._calls: set[Running] = set()  # what a shutdown must reach
         self._idle = trio.lowlevel.ParkingLot()
@@ -379,7 +381,7 @@ class Keryx:
     async def _run(self) -> AsyncIterator[Self]:
         """From the lifespan's start to its end; tasks of `app.nursery` have ended before what they use is closed."""
         self.drain_deadline, self.stopping = None, trio.Event()
-        with logs.configured(self.config.log):
+        with logs.configured(self.config.log), self.pulse.beating():
             async with trio.open_nursery() as outer:
                 self._outer = outer
                 held = trio.Event()

@@ -312,6 +312,7 @@ class Call:
             self._finish(user)
             return
         stream.outbox.verdict = self._late_end
+        stream.outbox.pulse = self.app.pulse
         self.stream = stream
         self._delivered = trio.Event()
         self.account.call(Outcome.DONE)
@@ -411,7 +412,7 @@ class Call:
         try:
             items = outbox.take()
             await reply.open(stream, items)
-            self._went_out(items)
+            self._went_out(outbox)
             if reply.attempt is not None:
                 outbox.attempt = partial(self._attempt, reply.attempt)
             while True:
@@ -420,7 +421,7 @@ class Call:
                 if (items := outbox.take()) or outbox.torn:
                     outbox.torn = False
                     await reply.write(items)  # and before them the rest of the one that is torn
-                    self._went_out(items)
+                    self._went_out(outbox)
                 elif (end := outbox.last_word()) is not None:
                     break
                 else:
@@ -443,17 +444,19 @@ class Call:
             outbox.finish(DONE)  # the verdict makes it the timeout's end
         elif ping is not None and trio.current_time() >= self._wrote + silence:  # none was written without us meanwhile
             await ping()
-            self._went_out([])
+            self._wrote = trio.current_time()
 
     def _attempt(self, attempt: Attempt, item: Item) -> bool | None:
         """Write a lone item from its sender's task, while the delivery waits."""
         whole = attempt(item)
         if whole is not None:
-            self._went_out([item])
+            self.account.count(1, len(item))
+            self._wrote = trio.current_time()
         return whole
 
-    def _went_out(self, items: list[Item]) -> None:
-        self.account.count(items)
+    def _went_out(self, outbox: Outbox) -> None:
+        """What was taken from the outbox last."""
+        self.account.count(*outbox.taken)
         self._wrote = trio.current_time()
 
     # Why it ended

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -33,6 +33,8 @@ from trio.lowlevel import (
     reschedule,
     wait_task_rescheduled,
 )
+
+from .pulse import STILL
 
 MAX_ITEMS: Final = 64
 MAX_BYTES: Final = 256 * 1024
@@ -86,46 +88,56 @@ Attempt = Callable[[Any], bool | None]
 
 
 class Outbox:
-    """A bounded channel with one end slot; any number of senders, one reader."""
+    """A bounded channel with one end slot; any number of senders, one reader.
+
+    Args:
+        may_wait: whether the task that sends may wait for room while there is no reader.
+    """
 
     __slots__ = (
         "_attached",
         "_burst",
+        "_may_wait",
         "_queue",
         "_reader",
+        "_round",
         "_senders",
         "_since",
-        "_written",
         "attempt",
         "end",
         "held",
         "limit",
+        "pulse",
         "size",
+        "taken",
         "told",
         "torn",
         "verdict",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, may_wait: Callable[[], bool] = lambda: True) -> None:
+        self._may_wait = may_wait
         self._queue: list[Item] = []
-        self._written: list[Item] = []  # the batch that the reader is writing; it still counts
         self._senders: dict[Task, Item] = {}  # in the order in which they came
         self._reader: Task | None = None
         self._attached = False
         self.told = False
         self.torn = False
         self.attempt: Attempt | None = None
+        self.pulse = STILL
+        self._round = 0
         self._burst = 0
         self._since = perf_counter()
         self.held = 0
         self.size = 0
+        self.taken = 0, 0  # the batch that the reader is writing, in items and bytes; it still counts
         self.limit = MAX_BYTES
         self.end: End | None = None
         self.verdict: Callable[[], End | None] = lambda: None
 
     # The sender's side
 
-    async def put(self, item: Item | None, *, may_wait: Callable[[], bool] = lambda: True) -> None:
+    async def put(self, item: Item | None) -> None:
         """Queue `item`; wait while there is no room for it. None is nothing to queue.
 
         Raises:
@@ -134,28 +146,46 @@ class Outbox:
             RuntimeError: there is no room, and by `may_wait` there never will be.
         """
         await checkpoint_if_cancelled()
+        wait = self.offer(item)
+        if wait is not None:
+            await wait(item)
+
+    def offer(self, item: Item | None) -> Callable[[Any], Awaitable[None]] | None:
+        """Queue `item`, or write it; raises like `put`.
+
+        Returns:
+            What has to be awaited, with the item: that there is room for it, or that others have had their turn.
+        """
         if self.end is not None:
             raise _ended(self.end)
         if item is None:
-            await cancel_shielded_checkpoint()
-            return
-        if self._senders or not self._has_room(len(item)):
-            if not (self._attached or may_wait()):
+            return self._give_way
+        held, size = self.held, len(item)
+        if self._senders or (held and not (held < MAX_ITEMS and self.size + size <= self.limit)):
+            if not (self._attached or self._may_wait()):
                 raise RuntimeError(
                     f"the stream's buffer is full ({self.held} items, {self.size} bytes) and nobody reads it before "
                     "the action has returned it: return the stream; send from a task, or pass a producer as its source"
                 )
-            await self._wait_for_room(item)
-            self._burst, self._since = 0, perf_counter()
-            return
-        late = perf_counter() - self._since >= BURST_SECONDS
+            return self._wait_for_room
+        now = perf_counter()
+        late = now - self._since >= BURST_SECONDS
         if not (late and self._is_written_at_once(item)):
-            self._accept(item)
+            self._queue.append(item)
+            self.held = held + 1
+            self.size += size
+            if self._reader is not None:
+                self._wake_reader()
+        if self.pulse.rounds != self._round:
+            self._round, self._burst, self._since = self.pulse.rounds, 1, now
+            return None
         self._burst += 1
-        if late or self._burst >= MAX_ITEMS:
-            # Accepted already, so this gives way to others without being a place to be cancelled.
-            await cancel_shielded_checkpoint()
-            self._burst, self._since = 0, perf_counter()
+        return self._give_way if late or self._burst >= MAX_ITEMS else None
+
+    async def _give_way(self, _: object) -> None:
+        """Let others have their turn. What was sent is accepted already: this is no place to be cancelled."""
+        await cancel_shielded_checkpoint()
+        self._burst, self._since = 0, perf_counter()
 
     def _is_written_at_once(self, item: Item) -> bool:
         """Write an item that is alone; False where it has to be queued."""
@@ -194,24 +224,27 @@ class Outbox:
 
     def release(self) -> bool:
         """The last batch is out: make room for those who wait. True where somebody was let in."""
-        for item in self._written:
-            self.size -= len(item)
-        self.held -= len(self._written)
-        self._written = []
+        self.held -= self.taken[0]
+        self.size -= self.taken[1]
+        self.taken = 0, 0
         admitted = False
         while self._senders:
             task = next(iter(self._senders))
             if not self._has_room(len(self._senders[task])):
                 break
-            self._accept(self._senders.pop(task))
+            item = self._senders.pop(task)
+            self._queue.append(item)
+            self.held += 1
+            self.size += len(item)
             reschedule(task)
             admitted = True
         return admitted
 
     def take(self) -> list[Any]:
         """All that is queued, in the wire's form, perhaps nothing. It counts as held until `release`."""
-        self._written, self._queue = self._queue, []
-        return self._written
+        items, self._queue = self._queue, []
+        self.taken = self.held, self.size  # since all before them has been released
+        return items
 
     async def wait(self, deadline: float = math.inf) -> bool:
         """Wait until there is something to take, or to write, or an end; False where `deadline` came first.
@@ -252,12 +285,6 @@ class Outbox:
     def _has_room(self, size: int) -> bool:
         return self.held == 0 or (self.held < MAX_ITEMS and self.size + size <= self.limit)
 
-    def _accept(self, item: Item) -> None:
-        self._queue.append(item)
-        self.held += 1
-        self.size += len(item)
-        self._wake_reader()
-
     def _wake_reader(self) -> None:
         if self._reader is not None:
             reschedule(self._reader)
@@ -272,6 +299,7 @@ class Outbox:
             return Abort.SUCCEEDED
 
         await wait_task_rescheduled(abort)
+        self._burst, self._since = 0, perf_counter()
 
 
 def _ended(end: End) -> Exception:

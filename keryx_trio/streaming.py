@@ -141,7 +141,7 @@ class StreamingResponse:
         made_in = call_context.get()
         if made_in is not None:
             made_in.streams.append(self)
-        self.outbox = Outbox()
+        self.outbox = Outbox(_may_wait)
         self.comments = 0
         self.content_type = content_type
         fields = header_fields.checked(headers)
@@ -291,14 +291,6 @@ class StreamingResponse:
     async def _pass_on(self, item: Any) -> None:
         raise NotImplementedError
 
-    async def _put(self, frame: outbox.Item | None) -> None:
-        await self.outbox.put(frame, may_wait=self._may_wait)
-
-    def _may_wait(self) -> bool:
-        """The action's own task must not wait for room before it has returned the stream: nobody would make any."""
-        context = call_context.get()
-        return context is None or context.task is not trio.lowlevel.current_task()
-
 
 class EventStream(StreamingResponse):
     """A stream of server-sent events, and what its producer sends them through.
@@ -349,12 +341,16 @@ class EventStream(StreamingResponse):
         encoded = data if isinstance(data, str) else json.encode(data)
         if self._check is not None:
             self._check(encoded, event)
-        await self._put(self._wire.event(encoded, event, id, retry))
+        frame = self._wire.event(encoded, event, id, retry)
+        await trio.lowlevel.checkpoint_if_cancelled()  # as `Outbox.put`, whose own frame is felt in a flood
+        wait = self.outbox.offer(frame)
+        if wait is not None:
+            await wait(frame)
 
     async def comment(self, text: str) -> None:
         """Send a comment, which readers skip; each line of `text` becomes one. Raises like `send`."""
         frame = self._wire.comment(text)
-        await self._put(frame)
+        await self.outbox.put(frame)
         self.comments += frame is not None
 
     async def send_error(self, error: str | Mapping[str, Any] | BaseException) -> None:
@@ -395,10 +391,16 @@ class ByteStream(StreamingResponse):
         """
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"a byte stream sends bytes, not {type(data).__name__}; encode it first")
-        await self._put(self._wire.chunk(bytes(data)) if len(data) else None)
+        await self.outbox.put(self._wire.chunk(bytes(data)) if len(data) else None)
 
     async def _pass_on(self, item: Any) -> None:
         await self.send(item)
+
+
+def _may_wait() -> bool:
+    """The action's own task must not wait for room before it has returned the stream: nobody would make any."""
+    context = call_context.get()
+    return context is None or context.task is not trio.lowlevel.current_task()
 
 
 def _checked_source(source: Any, args: tuple[Any, ...]) -> Any:

@@ -196,11 +196,11 @@ async def test_finish_works_in_a_finally_under_cancellation(nursery):
 
 
 async def test_a_full_box_that_nobody_will_read_raises_instead_of_waiting_for_ever():
-    outbox = Outbox()
+    outbox = Outbox(may_wait=lambda: False)
     for _ in range(MAX_ITEMS):
-        await outbox.put(b"x", may_wait=lambda: False)
+        await outbox.put(b"x")
     with pytest.raises(RuntimeError, match="return the stream; send from a task"):
-        await outbox.put(b"x", may_wait=lambda: False)
+        await outbox.put(b"x")
 
 
 async def test_what_was_sent_before_a_reader_came_takes_its_form_on_the_wire(nursery):

@@ -9,6 +9,7 @@ reads the next request meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,15 +34,27 @@ PREFACE: Final = "preface"
 class Http1:
     """One connection.
 
+    Args:
+        calls: where the next request is read while the call of the last one goes on.
+        hand_over: serves the rest over HTTP/2, given the request that asked for it, or `PREFACE`, and what was read.
+
     Attributes:
         left: whether its client has left, or has been cut off.
         logs: whether there is an access log.
         lasts: whether the call of its last request was there when it was looked for.
     """
 
-    def __init__(self, site: Site, wire: Wire) -> None:
+    def __init__(
+        self,
+        site: Site,
+        wire: Wire,
+        calls: trio.Nursery,
+        hand_over: Callable[[Head | str, bytes], Awaitable[None]],
+    ) -> None:
         self.site = site
         self.wire = wire
+        self._calls = calls
+        self._hand_over = hand_over
         self.limits = site.worker.limits
         self.reader = Reader(site.config.h11_max_incomplete_size)
         self.left = self.lasts = False
@@ -52,7 +65,6 @@ class Http1:
         self._requests = 0
         self.logs = site.config.log.access_logger is not None
         self._cycle: Cycle | None = None
-        self._calls: trio.Nursery
         self._next: Head | str | None = None
         self._still_sends = False
 
@@ -119,14 +131,8 @@ class Http1:
 
     # Its life
 
-    async def run(self) -> Head | str | None:
-        """Serve it to its end, or to where HTTP/2 takes over: as a request asks, or by its `PREFACE`."""
-        async with trio.open_nursery() as self._calls:
-            await self._serve()
-        return self._next
-
-    async def _serve(self) -> None:
-        """One request after the other, until the last one, or until another task does it."""
+    async def serve(self) -> None:
+        """Serve one request after the other, until the last one, or until another task does it."""
         refused: Refused | None = None
         with trio.CancelScope() as self._serving:  # cancelled only while a head is read
             try:
@@ -188,7 +194,7 @@ class Http1:
     async def _go_on(self) -> None:
         cycle, self._cycle = self._cycle, None
         if cycle is not None and self._is_ready_for_another(cycle):
-            await self._serve()
+            await self.serve()
         else:
             await self._end()
 
@@ -211,6 +217,8 @@ class Http1:
     async def _end(self) -> None:
         if self._next is None:
             await self.wire.close(still_sends=self._still_sends and not self.left)
+        else:
+            await self._hand_over(self._next, self.reader.rest())
 
     async def _head(self) -> Head | None:
         """The next request's head; None where there is none, and where another protocol begins.

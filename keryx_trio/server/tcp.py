@@ -17,6 +17,7 @@ from hypercorn.utils import parse_socket_addr
 
 from .calling import OURS, parted
 from .connection import PREFACE, Http1
+from .http1 import Head
 from .http2 import Http2
 from .wire import Wire
 from .worker import KEY, Site, Worker
@@ -34,7 +35,7 @@ class Server:
         self._stream = stream
         self._wire = Wire(stream, worker.limits.write_timeout)
         self._serving: Http1 | Http2 | None = None
-        self._whole = trio.CancelScope()
+        self._whole: trio.CancelScope | None = None
 
     def __await__(self) -> Generator[Any, None, None]:
         return self.run().__await__()
@@ -44,7 +45,7 @@ class Server:
     def close_if_idle(self) -> None:
         """Close soon, where no call runs."""
         if self._serving is None:
-            self._whole.cancel()
+            self.cancel()
         else:
             self._serving.close_if_idle()
 
@@ -54,21 +55,25 @@ class Server:
 
     def cancel(self) -> None:
         """End now."""
-        self._whole.cancel()
+        if self._whole is not None:
+            self._whole.cancel()
 
     # Its life
 
     async def run(self) -> None:
         """Serve it to its end."""
         error: BaseException | None = None
+        self._site.worker.begin_connection(self)
         try:
-            with self._site.worker.connected(self), self._whole:
-                await self._serve(await self._protocol())
+            async with trio.open_nursery() as nursery:
+                self._whole = nursery.cancel_scope
+                await self._serve(await self._protocol(), nursery)
         except OURS:
             raise
         except BaseException as raised:  # noqa: ASYNC103, BLE001 - a failing connection ends alone
             error = raised
         finally:
+            self._site.worker.end_connection(self)
             self._wire.close_now()
         ours, errors = parted(error)
         if errors is not None:
@@ -84,19 +89,19 @@ class Server:
             await self._stream.do_handshake()
         return self._stream.selected_alpn_protocol() or "http/1.1"
 
-    async def _serve(self, protocol: str) -> None:
+    async def _serve(self, protocol: str, nursery: trio.Nursery) -> None:
         site, wire, socket = self._site, self._wire, self._wire.socket
         wire.client = parse_socket_addr(socket.family, socket.getpeername())
         wire.server = parse_socket_addr(socket.family, socket.getsockname())
-        asked: Any = PREFACE
-        data = b""
-        if protocol != "h2":
-            self._serving = first = Http1(site, wire)
-            asked = await first.run()
-            data = first.reader.rest()
-        if asked is not None:
-            self._serving = second = Http2(site, wire)
-            await second.run(data, None if asked == PREFACE else asked)
+        if protocol == "h2":
+            await self._serve_http2(PREFACE, b"")
+        else:
+            self._serving = first = Http1(site, wire, nursery, self._serve_http2)
+            await first.serve()
+
+    async def _serve_http2(self, asked: Head | str, data: bytes) -> None:
+        self._serving = second = Http2(self._site, self._wire)
+        await second.run(data, asked if isinstance(asked, Head) else None)
 
     async def _tell(self, error: BaseException) -> None:
         """In the log, unless it only says that the client is not there any more, or never spoke TLS."""

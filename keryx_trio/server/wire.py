@@ -55,8 +55,8 @@ class Wire:
     """
 
     __slots__ = (
-        "_burst", "_closed", "_lock", "_rest", "_since", "_tls", "_turn", "_write_timeout", "broken", "client", "fd",
-        "on_close", "server", "socket",
+        "_burst", "_closed", "_has_received", "_lock", "_rest", "_since", "_tls", "_turn", "_write_timeout", "broken",
+        "client", "fd", "on_close", "server", "socket",
     )  # fmt: skip
 
     def __init__(self, stream: Any, write_timeout: float) -> None:
@@ -69,7 +69,7 @@ class Wire:
         self._turn = trio.Lock()  # to encrypt, which is before it is written
         self._rest = b""
         self._burst, self._since = 0, perf_counter()
-        self._closed = False
+        self._closed = self._has_received = False
         self.broken = False
         self.client: Any = None
         self.on_close: Callable[[], None] | None = None
@@ -95,9 +95,10 @@ class Wire:
             if self._tls is not None:
                 return bytes(await self._tls.receive_some(MAX_RECEIVE))
             while not self._closed:
-                # What comes next is hardly ever there yet: to look for it first would cost a read.
-                await trio.lowlevel.wait_readable(self.fd)
-                self._burst, self._since = 0, perf_counter()  # others have had their turn
+                if self._has_received:  # what comes next is hardly ever there yet: to look for it would cost a read
+                    await trio.lowlevel.wait_readable(self.fd)
+                    self._burst, self._since = 0, perf_counter()  # others have had their turn
+                self._has_received = True
                 if (data := self.receive_nowait()) is not None:
                     return data
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -221,14 +222,14 @@ class Wire:
     async def close(self, *, still_sends: bool = False) -> None:
         """Write what is left and close; a client that `still_sends` is read for a moment, or it would miss the end."""
         try:
-            async with self._lock:
-                await self._flush()
-            if not self.broken:
+            if self._rest or self._lock.locked():
+                async with self._lock:
+                    await self._flush()
+            if still_sends and not self.broken:
                 self.socket.shutdown(socket.SHUT_WR)
-                if still_sends:
-                    with trio.move_on_after(LINGER):
-                        while await self.socket.recv(MAX_RECEIVE):
-                            continue
+                with trio.move_on_after(LINGER):
+                    while await self.socket.recv(MAX_RECEIVE):
+                        continue
         except (OSError, trio.ClosedResourceError):
             self.broken = True  # it is closed already, as it was to be
         finally:

@@ -18,8 +18,7 @@ Invariant: when `stop` has returned no connection is left, but for tasks that sh
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -130,15 +129,14 @@ class Worker:
                 self._nursery.start_soon(found.run)
         return found
 
-    @contextmanager
-    def connected(self, connection: Connection) -> Iterator[None]:
+    def begin_connection(self, connection: Connection) -> None:
         """Keep a connection where a shutdown finds it."""
         self.connections.add(connection)
-        try:
-            yield
-        finally:
-            self.connections.discard(connection)
-            self._quieten()
+
+    def end_connection(self, connection: Connection) -> None:
+        """It has ended."""
+        self.connections.discard(connection)
+        self._quieten()
 
     def begin_call(self) -> None:
         """A call of the application begins."""

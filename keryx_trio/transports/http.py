@@ -292,13 +292,8 @@ class HttpReply:
         self._bytes = isinstance(stream, ByteStream)
         return MAX_BYTES
 
-    def event(self, data: str | bytes, event: str | None, id: str | None, retry: int | None) -> bytes:  # noqa: A002
-        """An event block."""
-        return sse.encode(data, event, id, retry)
-
-    def comment(self, text: str) -> bytes:
-        """A comment block."""
-        return sse.comment(text)
+    event = staticmethod(sse.encode)
+    comment = staticmethod(sse.comment)
 
     def chunk(self, data: bytes) -> bytes:
         """Bytes as they are."""

@@ -37,7 +37,7 @@ def encode(value: object) -> bytes:
     Raises:
         TypeError: for what has no JSON form.
     """
-    if not _is_plain(value):
+    if not (type(value) is dict and _LEAVES.issuperset(map(type, value.values()))) and not _is_plain(value):
         value = _converter.unstructure(value)
     try:
         return _encoder.encode(value)

@@ -14,6 +14,10 @@ from typing import Final
 
 from .text import to_utf8
 
+LF: Final = 10
+CR: Final = 13
+"""As numbers: so they are looked for in bytes without a detour."""
+
 CACHED_NAME: Final = 64
 """Names of events up to this many characters are encoded once."""
 
@@ -37,17 +41,17 @@ def encode(
         ValueError: a CR, LF or NUL in `event` or `id`, or a `retry` that is not a whole number of zero or more.
     """
     head = _cached_event_line(event) if event is None or len(event) <= CACHED_NAME else _event_line(event)
-    if id is not None:
-        head += b"id: %b\n" % to_utf8(_one_line("id", id))
-    if retry is not None:
-        head += _retry_line(retry)
-    if isinstance(data, bytes) and (b"\n" in data or b"\r" in data):
+    if isinstance(data, bytes) and (LF in data or CR in data):
         data = data.decode("utf-8", "replace")
     if not isinstance(data, bytes):
         if "\n" in data or "\r" in data:
             data = _unix_lines(data).replace("\n", "\ndata: ")
         data = to_utf8(data)
-    return b"%bdata: %b\n\n" % (head, data)
+    if id is not None:
+        head += _id_line(id)
+    if retry is not None:
+        head += _retry_line(retry)
+    return b"".join((head, b"data: ", data, b"\n\n"))
 
 
 def check(event: str | None, id: str | None, retry: int | None) -> None:  # noqa: A002 - as above
@@ -81,6 +85,12 @@ def _event_line(event: str | None) -> bytes:
 
 # Streams send few names, many times each. A refused name is not kept, and neither is a long one.
 _cached_event_line = functools.lru_cache(maxsize=256)(_event_line)
+
+
+def _id_line(id: str) -> bytes:  # noqa: A002 - as above
+    if id.isprintable():  # it has no line end then, and mostly it is a number
+        return b"id: %b\n" % id.encode()
+    return b"id: %b\n" % to_utf8(_one_line("id", id))
 
 
 def _retry_line(ms: int) -> bytes:
