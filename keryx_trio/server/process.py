@@ -25,6 +25,7 @@ from typing import Any, Final
 import trio
 from hypercorn.trio.worker_context import EventWrapper
 
+from .collector import Collector
 from .worker import KEY, Worker
 
 LAST_MOMENT: Final = 0.7
@@ -39,6 +40,7 @@ class Process:
         self._worker: Worker | None = None
         self._timer: threading.Timer | None = None
         self._signalled = trio.Event()
+        self.collector = Collector()
 
     async def app(self, scope: Any, receive: Any, send: Any, *rest: Any) -> None:
         """The application, of which is noted which worker it makes when it starts."""
@@ -47,6 +49,8 @@ class Process:
             self._worker = worker = scope.get("state", {}).get(KEY)
             if worker is not None:
                 worker.when_stopping = self.arm
+                if message["type"] == "lifespan.startup.complete":
+                    self.collector.settle()
             await send(message)
 
         await self._app(scope, receive, noted if scope["type"] == "lifespan" else send, *rest)
@@ -121,7 +125,7 @@ def between_signals(serve: Callable[..., Awaitable[None]]) -> Callable[..., Awai
     async def served(app: Any, config: Any, *, shutdown_trigger: Any = None, **options: Any) -> None:
         process = Process(app)
         alone = shutdown_trigger is None
-        with process.listening(alone=alone):
+        with process.listening(alone=alone), process.collector.serving():
             try:
                 trigger = partial(process.until_told, shutdown_trigger)
                 await serve(process.app, config, shutdown_trigger=trigger, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import trio
@@ -21,6 +22,10 @@ def make_app(**settings: float) -> Keryx:
     @app.action("pid", web=Web("/pid"))
     async def pid() -> int:
         return os.getpid()
+
+    @app.action("collector", web=Web("/collector"))
+    async def collector() -> dict[str, int]:
+        return {"frozen": gc.get_freeze_count(), "threshold": gc.get_threshold()[0]}
 
     @app.action("state", web=Web("/state"))
     async def state() -> dict[str, int]:
