@@ -26,6 +26,7 @@ from .action import Action, Mcp, Task, Web, action
 from .call import LAST_WRITES
 from .config import Config, ConfigError, McpConfig
 from .connection import Connection
+from .deadlines import Timers
 from .errors import ErrorType, TypedError, leaves, text_of, unwrap
 from .middleware import Middleware
 from .pulse import Pulse
@@ -104,6 +105,7 @@ class Keryx:
         self.connections: dict[str, Connection] = {}
         self.state: Any = None
         self.pulse = Pulse()
+        self.timers = Timers()
         self.serving = True
         self._calls: set[Running] = set()  # what a shutdown must reach
         self._idle = trio.lowlevel.ParkingLot()
@@ -384,6 +386,7 @@ class Keryx:
         with logs.configured(self.config.log), self.pulse.beating():
             async with trio.open_nursery() as outer:
                 self._outer = outer
+                outer.start_soon(self.timers.run)
                 held = trio.Event()
                 self._nursery = await outer.start(self._hold_nursery, held)
                 try:

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 STOPPED: Final = (Outcome.TIMEOUT, Outcome.SHUTDOWN, Outcome.CANCELLED)
 """How a call ends that is stopped from outside, and still has a last word."""
 
+MORE: Final = (trio.Cancelled, KeyboardInterrupt)
+"""What is about more than a call, and passes."""
+
 _NOTHING: Final = object()
 """Stands for the value of an action that returned none, because it was cancelled."""
 
@@ -129,6 +132,10 @@ class Call:
         if self._work is not None:
             self._work.cancel()
 
+    def expire(self) -> None:
+        """Its timeout has passed, in the connection's scope."""
+        self._stop(Outcome.TIMEOUT)
+
     def shut_down(self, deadline: float) -> None:
         """The server stops: a stream that is watched ends now, all else may finish until `deadline`.
 
@@ -176,7 +183,7 @@ class Call:
             self.connection.correlation_id,
             events.check if events is not None else None,
         )
-        call_context.set(context)
+        outer_context = call_context.set(context)
         self._times_out = trio.current_time() + self.app.timeout_of(self.action)
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)
@@ -192,6 +199,8 @@ class Call:
         finally:
             if unwatch is not None:
                 unwatch()
+            if self.stream is not None:  # without an end where the server has cancelled all of this
+                self.stream.outbox.finish(End(self.cause or Outcome.SHUTDOWN))
             for stream in context.streams:  # nobody reads them any more: nobody may wait to send, nothing stays open
                 try:
                     await stream.discard()  # noqa: ASYNC102 - shielded, and bounded, in there
@@ -200,6 +209,10 @@ class Call:
             if self.stream is not None or not self.account.begun:
                 self._report_untold()
                 self._log_end()
+            # What knows itself in a circle is taken apart, so that all of it is gone at once, without the collector.
+            call_context.reset(outer_context)
+            if self.stream is not None:
+                self.stream.outbox.detach()
 
     def _lends(self) -> bool:
         """Whether anybody gets to see the connection, whose nursery a call lends."""
@@ -213,27 +226,78 @@ class Call:
         """Answer for an action that is lent nothing: a call of one task, beside which a stream is delivered."""
         value: Any = _NOTHING
         error: Exception | None = None
+        passing: BaseException | None = None
+        enclosing = self.reply.enclosing
         try:
-            with self._open_work() as work:
-                value = await self._invoke(None)
-                if work.cancel_called:
+            if enclosing is None:
+                with self._open_work():
+                    value = await self._invoke(None)
                     self._stopped()
-        except BaseException as raised:  # noqa: ASYNC103, BLE001 - what is about more than the call is raised in there
-            error = self._failure(raised)
-        if not isinstance(value, StreamingResponse):
-            if value is _NOTHING or self.cause is not None:
-                await self._tell(value, self._decided(error))
             else:
-                await self._write_value(value)
-            return
+                value = await self._invoke_in(enclosing)
+        except BaseException as raised:  # noqa: ASYNC103 - what is about more than the call is raised in there
+            if enclosing is not None and enclosing.cancel_called:
+                passing, error = self._parted(raised)
+            elif (error := self._failure(raised)) is None:
+                raise
+        if enclosing is not None and self._may_be_cut() and enclosing.cancel_called:
+            await self._end_in_cancelled(value, error)
+            if passing is not None:
+                try:
+                    raise passing
+                finally:
+                    del passing  # whose traceback knows this frame
+        elif isinstance(value, StreamingResponse):
+            await self._stream_alone(value)
+        elif value is _NOTHING or self.cause is not None:
+            await self._tell(value, self._decided(error))
+        else:
+            await self._write_value(value)
+
+    async def _invoke_in(self, enclosing: trio.CancelScope) -> Any:
+        """Run the action in a scope of the connection's: one for each call would cost more than all else about it."""
+        self._work = enclosing
+        if self._shuts_down < math.inf:
+            self._set_deadline()
+        timeout = self.app.timers.of(self.app.timeout_of(self.action))
+        timeout.begin(self)
+        try:
+            return await self._invoke(None)
+        finally:
+            timeout.end(self)
+
+    def _parted(self, raised: BaseException) -> tuple[BaseException | None, Exception | None]:
+        """What passes, of what came out of a cancelled action, and its own errors, which the call has failed with."""
+        if isinstance(raised, MORE):
+            return raised, None
+        if isinstance(raised, BaseExceptionGroup):
+            passing, rest = raised.split(MORE)
+            return passing, None if rest is None else self._failure(rest)
+        return None, self._failure(raised)
+
+    def _may_be_cut(self) -> bool:
+        """Whether anything has happened that cancels."""
+        return self.cause is not None or self._shuts_down < math.inf
+
+    async def _end_in_cancelled(self, value: Any, error: Exception | None) -> None:
+        """Say the last word of a call that was stopped together with its connection."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_WRITES):
+            if isinstance(value, StreamingResponse):
+                await value.discard()
+            await self._tell(_NOTHING, self._decided(error))
+
+    async def _stream_alone(self, stream: StreamingResponse) -> None:
+        error: Exception | None = None
         async with trio.open_nursery() as outer:
             self._open_whole(outer)
             try:
                 with self._open_work():
-                    await self._produce(value, outer)
-            except BaseException as raised:  # noqa: ASYNC103, BLE001 - as above
+                    await self._produce(stream, outer)
+            except BaseException as raised:  # noqa: ASYNC103 - as above
                 error = self._failure(raised)
-            await self._tell(value, self._decided(error))
+                if error is None:
+                    raise
+            await self._tell(stream, self._decided(error))
             self._close_whole(outer)
 
     async def _answer_with_nursery(self, *, watches: bool) -> None:
@@ -266,8 +330,10 @@ class Call:
                         error = raised
                         self._failed(raised)
                         user.cancel_scope.cancel()
-        except BaseException as raised:  # noqa: ASYNC103, BLE001 - mostly a group, of errors from the nursery's tasks
+        except BaseException as raised:  # noqa: ASYNC103 - mostly a group, of errors from the nursery's tasks
             failure = self._failure(raised)
+            if failure is None:
+                raise
             if error is not None:
                 self.account.report("a task of a failed call failed too", failure)
             error = error or failure
@@ -278,10 +344,11 @@ class Call:
             error = TypedError(f"the call of action {self.action.name} was cancelled by the application")
         await self._tell(value, self._decided(error))
 
-    def _failure(self, raised: BaseException) -> Exception:
-        """What was raised, as the error that the call has failed with; raises what is about more than the call."""
+    def _failure(self, raised: BaseException) -> Exception | None:
+        """What was raised, as the error that the call has failed with; None for what is about more, and has to pass."""
         error = _contained(raised)
-        self._failed(error)
+        if error is not None:
+            self._failed(error)
         return error
 
     async def _invoke(self, nursery: CallNursery | None) -> Any:
@@ -296,10 +363,13 @@ class Call:
         params = inputs.structure(self.raw, text=self.text)
         if inputs.has_secrets:
             self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
-        middleware = self.app.middleware_of(self.action)
-        value = await run_around(
-            self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log
-        )
+        if nursery is None:  # there is no middleware either, nor anything else to hand over
+            value = await self.action.function(**params)
+        else:
+            middleware = self.app.middleware_of(self.action)
+            value = await run_around(
+                self.action, middleware, params, self.connection, verdict=self.verdict, log=self.app.log
+            )
         if isinstance(value, StreamingResponse):
             value.attach(self.reply)
             await value.prepare()
@@ -525,16 +595,16 @@ class Call:
             self.account.stream(outcome, self.stream.comments)
 
 
-def _contained(raised: BaseException) -> Exception:
-    """`raised` as an error of this call alone, unless it is about more than the call.
+def _contained(raised: BaseException) -> Exception | None:
+    """`raised` as an error of this call alone; None where it is about more than the call.
 
     A `SystemExit` or a `GeneratorExit` of an action must not end the server and with it everybody else's calls. What
     cancels or interrupts goes on.
     """
     if isinstance(raised, Exception):
         return raised
-    if any(isinstance(leaf, (trio.Cancelled, KeyboardInterrupt)) for leaf in leaves(raised)):
-        raise raised
+    if any(isinstance(leaf, MORE) for leaf in leaves(raised)):
+        return None
     error = RuntimeError(f"the action raised {type(unwrap(raised)).__name__}, which would end the whole server")
     error.__cause__ = raised
     return error

@@ -133,7 +133,7 @@ class Outbox:
         self.taken = 0, 0  # the batch that the reader is writing, in items and bytes; it still counts
         self.limit = MAX_BYTES
         self.end: End | None = None
-        self.verdict: Callable[[], End | None] = lambda: None
+        self.verdict: Callable[[], End | None] = _no_verdict
 
     # The sender's side
 
@@ -265,6 +265,10 @@ class Outbox:
             await wait_task_rescheduled(abort)
         return not scope.cancelled_caught
 
+    def detach(self) -> None:
+        """The reader has gone."""
+        self.attempt, self.verdict = None, _no_verdict
+
     def last_word(self) -> End | None:
         """The end, where there is one and all before it has been taken; from now on it stands."""
         if self.end is None or self._queue:
@@ -300,6 +304,10 @@ class Outbox:
 
         await wait_task_rescheduled(abort)
         self._burst, self._since = 0, perf_counter()
+
+
+def _no_verdict() -> None:
+    """Nothing decides but what `finish` is told."""
 
 
 def _ended(end: End) -> Exception:

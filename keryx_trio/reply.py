@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import trio
+
 from .errors import TypedError
 from .outbox import Attempt, End
 from .streaming import StreamingResponse, Wire
@@ -25,6 +27,10 @@ class Reply(Wire, Protocol):
 
     patient: bool
     """Whether nobody watches its streams, so that in a shutdown they may go on as long as a plain call may."""
+
+    @property
+    def enclosing(self) -> trio.CancelScope | None:
+        """A scope around the call, in its own task, that it may cancel, and the connection with it; None for none."""
 
     @property
     def ending(self) -> bool:

@@ -53,7 +53,8 @@ class Secrets:
     def __init__(self, texts: Iterable[str] = ()) -> None:
         self._texts: dict[str, None] = {}
         self._search: _Search | None = None
-        self.extend(texts)
+        if texts:
+            self.extend(texts)
 
     def __bool__(self) -> bool:
         return bool(self._texts)

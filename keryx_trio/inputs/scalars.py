@@ -44,7 +44,7 @@ def from_text(reading: Reading) -> Take:
     lenient = _lenient(reading, strict)
 
     def take(raw: Any) -> Any:
-        value = single(raw)
+        value = single(raw) if isinstance(raw, list) else raw
         return lenient(value) if isinstance(value, str) else strict(value)
 
     return take

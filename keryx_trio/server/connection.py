@@ -19,11 +19,11 @@ from . import http2, websocket
 from .answer import short
 from .calling import call
 from .cycle import Cycle
-from .deadlines import Deadlines
 from .http1 import Fields, Head, Reader, Refused
 from .wire import Gone, Wire
 
 if TYPE_CHECKING:
+    from ..deadlines import Deadlines
     from .worker import Site
 
 
@@ -40,7 +40,9 @@ class Http1:
 
     Attributes:
         left: whether its client has left, or has been cut off.
+        scope_base: what all its requests have in common, as ASGI tells of them.
         logs: whether there is an access log.
+        scope: around all that the task does that serves it; a call may cancel it, and with it all that would follow.
         lasts: whether the call of its last request was there when it was looked for.
     """
 
@@ -58,11 +60,20 @@ class Http1:
         self.limits = site.worker.limits
         self.reader = Reader(site.config.h11_max_incomplete_size)
         self.left = self.lasts = False
-        self._kept = site.worker.deadlines(site.config.keep_alive_timeout)
-        self._begun = site.worker.deadlines(self.limits.read_timeout)
+        self._kept = site.worker.timers.of(site.config.keep_alive_timeout)
+        self._begun = site.worker.timers.of(self.limits.read_timeout)
         self._reads_head = False
-        self._serving: trio.CancelScope
+        self._expired = False
+        self.scope: trio.CancelScope
         self._requests = 0
+        self.scope_base: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "scheme": "https" if wire.tls else "http",
+            "root_path": site.config.root_path,
+            "client": wire.client,
+            "server": wire.server,
+        }
         self.logs = site.config.log.access_logger is not None
         self._cycle: Cycle | None = None
         self._next: Head | str | None = None
@@ -73,10 +84,11 @@ class Http1:
     def close_if_idle(self) -> None:
         """Close, where it waits for a request."""
         if self._reads_head:
-            self._serving.cancel()
+            self.scope.cancel()
 
     def expire(self) -> None:
         """Close, since the request that it waits for has taken too long."""
+        self._expired = self._reads_head
         self.close_if_idle()
 
     def go_on(self) -> None:
@@ -134,7 +146,7 @@ class Http1:
     async def serve(self) -> None:
         """Serve one request after the other, until the last one, or until another task does it."""
         refused: Refused | None = None
-        with trio.CancelScope() as self._serving:  # cancelled only while a head is read
+        with trio.CancelScope() as self.scope:
             try:
                 while (head := await self._head()) is not None:
                     if await self._is_taken_over(head):
@@ -142,11 +154,12 @@ class Http1:
                     cycle = await self._answer(head)
                     if cycle.left_behind:
                         return
+                    self._cycle = None
                     if not self._is_ready_for_another(cycle):
                         break
             except Refused as raised:
                 refused = raised
-        if self._serving.cancelled_caught and self.reader.held and not self.site.worker.stopping:
+        if self._expired and self.reader.held and not self.site.worker.stopping:
             refused = Refused(408, "the head of the request did not come")
         if refused is not None:
             await self.refuse(refused)
@@ -170,9 +183,11 @@ class Http1:
         self.lasts = False
         if is_served(site.config, head):
             site.worker.expect(self)
-            returned = await call(site, cycle.scope, cycle.receive, cycle.send)
-            site.worker.is_over(self)
-            cycle.scope["extensions"].clear()  # which know the cycle that knows them
+            try:
+                returned = await call(site, cycle.scope, cycle.receive, cycle.send)
+            finally:
+                site.worker.is_over(self)
+                cycle.scope["extensions"].clear()  # which know the cycle that knows them
             if not cycle.left_behind:
                 await cycle.end(failed=not returned)
             if site.context.max_requests is not None:

@@ -60,7 +60,7 @@ class Cycle:
 
     def _extension(self, head: Head) -> dict[str, Any]:
         """What this server offers beside ASGI."""
-        extension: dict[str, Any] = {}
+        extension: dict[str, Any] = {"scope": self._connection.scope, "task": trio.lowlevel.current_task()}
         if head.length == 0:
             extension["bodiless"] = True
         if not self._connection.logs:  # which would be told of all the fields
@@ -220,6 +220,8 @@ class Cycle:
         return self._connection.wire.attempt(self._answer.part(data, last=False))
 
     async def _start(self, message: Any) -> None:
+        if self._connection.scope.cancel_called:  # the call is over, and this is its last word
+            self._answer.keeps = False
         head = self._answer.head(int(message["status"]), message.get("headers", ()), self._connection.own_fields())
         self.status = message
         if self._answer.comes_with_body:
@@ -287,21 +289,15 @@ class Cycle:
 
 
 def _scope(connection: Http1, head: Head, extension: dict[str, Any]) -> dict[str, Any]:
-    site = connection.site
     path, _, query = head.target.partition(b"?")
-    return {
-        "type": "http",
-        "http_version": head.version,
-        "asgi": {"spec_version": "2.1", "version": "3.0"},
-        "method": head.method,
-        "scheme": "https" if connection.wire.tls else "http",
-        "path": unquote(path.decode("ascii")),
-        "raw_path": path,
-        "query_string": query,
-        "root_path": site.config.root_path,
-        "headers": head.headers,
-        "client": connection.wire.client,
-        "server": connection.wire.server,
-        "state": site.state.copy(),
-        "extensions": {EXTENSION: extension},
-    }
+    text = path.decode("ascii")
+    scope = connection.scope_base.copy()
+    scope["http_version"] = head.version
+    scope["method"] = head.method
+    scope["path"] = unquote(text) if "%" in text else text
+    scope["raw_path"] = path
+    scope["query_string"] = query
+    scope["headers"] = head.headers
+    scope["state"] = connection.site.state.copy()
+    scope["extensions"] = {EXTENSION: extension}
+    return scope

@@ -75,6 +75,7 @@ class Server:
         finally:
             self._site.worker.end_connection(self)
             self._wire.close_now()
+            self._serving = self._whole = None  # they know this, and it knows them
         ours, errors = parted(error)
         if errors is not None:
             await self._tell(errors)

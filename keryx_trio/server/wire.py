@@ -66,7 +66,7 @@ class Wire:
         self.fd: int = self.socket.fileno()
         self._write_timeout = write_timeout
         self._lock = trio.Lock()
-        self._turn = trio.Lock()  # to encrypt, which is before it is written
+        self._turn = self._lock if self._tls is None else trio.Lock()  # to encrypt, which is before it is written
         self._rest = b""
         self._burst, self._since = 0, perf_counter()
         self._closed = self._has_received = False

@@ -26,7 +26,7 @@ import attrs
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 
-from .deadlines import Deadlines
+from ..deadlines import Timers
 from .watching import Watch
 
 KEY: Final = "keryx_trio.worker"
@@ -93,6 +93,7 @@ class Worker:
         when_stopping: called when it begins to.
         calls: how many calls of the application run.
         watch: tells of clients that leave.
+        timers: end waits that take too long.
     """
 
     def __init__(self, limits: Limits, shut_down: Callable[[], object]) -> None:
@@ -108,26 +109,14 @@ class Worker:
         self._lasting: set[Lasting] = set()  # those that were there a moment ago
         self._sleeping = False  # whether there was nothing to sweep
         self._swept = trio.lowlevel.ParkingLot()
-        self._deadlines: dict[float, Deadlines] = {}
-        self._nursery: trio.Nursery | None = None
+        self.timers = Timers()
 
     async def run(self) -> None:
         """What the connections need beside themselves; runs in the application's lifespan."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             nursery.start_soon(self.watch.run)
             nursery.start_soon(self._sweep)
-            for deadlines in self._deadlines.values():
-                nursery.start_soon(deadlines.run)
-
-    def deadlines(self, seconds: float) -> Deadlines:
-        """What ends waits of so many seconds."""
-        found = self._deadlines.get(seconds)
-        if found is None:
-            found = self._deadlines[seconds] = Deadlines(seconds)
-            if self._nursery is not None:
-                self._nursery.start_soon(found.run)
-        return found
+            nursery.start_soon(self.timers.run)
 
     def begin_connection(self, connection: Connection) -> None:
         """Keep a connection where a shutdown finds it."""

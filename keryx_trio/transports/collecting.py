@@ -56,6 +56,7 @@ class Collector:
     """
 
     patient = False
+    enclosing = None
     attempt = None
     ping = None  # nobody waits for a sign of life
     overhead = 0

@@ -153,6 +153,12 @@ class Exchange:
         await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
 
     @property
+    def enclosing(self) -> trio.CancelScope | None:
+        """The connection's scope, where the server lends it to its own task, and this is that."""
+        extension = self._extension
+        return extension["scope"] if extension.get("task") is trio.lowlevel.current_task() else None
+
+    @property
     def answers_at_once(self) -> bool:
         """Whether `answer` is there."""
         return "answer" in self._extension
@@ -236,12 +242,12 @@ class Exchange:
 
 def raw_path(scope: Mapping[str, Any]) -> str:
     """The path as it was sent, percent-encoded, below where the application is mounted."""
-    raw = scope.get("raw_path") or scope["path"].encode()
-    path = bytes(raw).partition(b"?")[0].decode("latin-1")
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = raw.decode("latin-1").partition("?")[0]
     if not path.startswith("/"):  # a whole URL, as proxies are sent (RFC 9112, section 3.2.2)
         with suppress(ValueError):  # or what is none, and leads nowhere
             path = urlsplit(path).path or "/"
-    root = scope.get("root_path", "")
+    root = scope.get("root_path")
     return path.removeprefix(root) if root and path.startswith(root + "/") else path
 
 

@@ -10,6 +10,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -27,12 +28,12 @@ from ..wire import json, sse
 from ..wire.headers import Headers
 from . import files, http_inputs
 from .clients import Clients, correlation_id
-from .docs import Docs
 from .exchange import Exchange
 
 if TYPE_CHECKING:
     from ..action import Action
     from ..app import Keryx
+    from .docs import Docs
 
 JSON: Final = (b"content-type", b"application/json")
 STREAM: Final[Headers] = [(b"x-accel-buffering", b"no")]
@@ -51,19 +52,22 @@ class HttpTransport:
     def __init__(self, app: Keryx) -> None:
         self.app = app
         self.clients = Clients(app)
-        self.docs = Docs(app) if app.config.docs.enabled else None
         self.standard = header_fields.Standard(app.config.security, app.config.cors)
+
+    @cached_property
+    def docs(self) -> Docs | None:
+        """The description, made when somebody asks for what no action answers."""
+        if not self.app.config.docs.enabled:
+            return None
+        from .docs import Docs  # noqa: PLC0415 - a server should be there before it can tell of itself
+
+        return Docs(self.app)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
         config = self.app.config
         exchange = Exchange(scope, receive, send, read_timeout=config.read_timeout, write_timeout=config.write_timeout)
-        request = HttpRequest(self, exchange)
-        self.app.begin(request)
-        try:
-            await request.answer()
-        finally:
-            self.app.end(request)
+        await HttpRequest(self, exchange).answer()
 
 
 class HttpRequest:
@@ -106,6 +110,7 @@ class HttpRequest:
     async def answer(self) -> None:
         """Answer, whatever happens."""
         exchange = self._exchange
+        self._app.begin(self)
         try:
             if exchange.method == "OPTIONS" and b"access-control-request-method" in exchange.headers:
                 preflight = self._transport.standard.cors.preflight(exchange.headers.get(b"origin"))
@@ -120,6 +125,8 @@ class HttpRequest:
             self._app.log.exception("a request failed", unwrap(error), url=self._shown_path())
             if not exchange.begun:
                 await self._refuse(as_typed(error, debug=self._app.config.debug))
+        finally:
+            self._app.end(self)
 
     async def _lead(self) -> None:
         """To the action, or to why there is none."""
@@ -304,6 +311,11 @@ class HttpReply:
     def watch(self, left: Callable[[], None]) -> Callable[[], None] | None:
         """Have the server tell, where it can."""
         return self._exchange.watch(left)
+
+    @property
+    def enclosing(self) -> trio.CancelScope | None:
+        """The connection's."""
+        return self._exchange.enclosing
 
     async def left(self) -> None:
         """Return when the client has left."""

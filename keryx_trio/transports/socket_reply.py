@@ -127,6 +127,7 @@ class SocketReply:
     __slots__ = ("_answered", "_decoder", "_frames", "_out", "begun", "ending")
 
     patient = False
+    enclosing = None
     attempt = None  # many tasks write to a socket, each in its turn
     ping = None  # a socket's pings are below its messages, and so the server's
 

@@ -68,6 +68,7 @@ class JobReply(JsonCollector):
     """The answer to the call of a job."""
 
     patient = True
+    enclosing = None
     retry_after: float | None = None
 
     async def error(self, error: TypedError, payload: dict[str, Any]) -> None:

@@ -10,7 +10,10 @@ from typing import Final
 EXTENSION: Final = "keryx_trio"
 """The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
 
-Where its value has `bodiless`, which is True, the request has no body, and nothing has to be received.
+Where it has a `scope`, that is the cancel scope that the task `task` is in, which serves the connection and calls the
+application. If it is cancelled the call ends, and the connection with it; a last word may be written behind a shield.
+
+Where it has `bodiless`, which is True, the request has no body, and nothing has to be received.
 
 Where it has an `answer`, `await answer(status, lines, headers, body)` is the whole answer in one message. `lines` are
 fields as they stand on the wire, ready and checked, which are the same on many answers; `headers` are further ones.

@@ -5,12 +5,15 @@ Owns: the random bytes that they are made of. The system is asked for many at on
 
 from __future__ import annotations
 
-import base64
+import binascii
 import os
 from typing import Final
 
 DRAWN: Final = 4096
 """How many bytes the system is asked for, at once."""
+
+
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class _Pool:
@@ -43,4 +46,4 @@ def new_id() -> str:
 
 def new_secret() -> str:
     """192 bits, as 32 characters that may stand in a cookie or a URL."""
-    return base64.urlsafe_b64encode(_pool.take(24)).decode()
+    return binascii.b2a_base64(_pool.take(24), newline=False).translate(_URL_SAFE).decode()

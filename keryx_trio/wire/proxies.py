@@ -5,6 +5,7 @@ Owns: `X-Forwarded-For`, `X-Forwarded-Proto` and `Forwarded` (RFC 7239). Does no
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ class Proxies:
         writes into the field itself stands behind them, and is never reached.
         """
         if not self._networks or not self._trusts(peer):
-            return Origin(peer, secure)
+            return _told_by_nobody(peer, secure)
         # Most proxies set the older fields and pass on whatever a client says in the newer one: so those come first.
         older = b"x-forwarded-for" in headers or b"forwarded" not in headers
         hops = _x_forwarded(headers) if older else _forwarded(headers[b"forwarded"])
@@ -63,6 +64,9 @@ class Proxies:
             return False
         return any(ip in network for network in self._networks)
 
+
+_told_by_nobody: Final = functools.lru_cache(maxsize=1024)(Origin)
+"""A client asks more than once."""
 
 Hop = tuple[str | None, str | None]
 """An address and a scheme, where they are told."""

@@ -169,3 +169,57 @@ def test_a_whole_url_names_the_host() -> None:
 def test_a_connection_is_kept_where_both_sides_know_how(version: str, field: str, keeps: bool) -> None:
     ((head, _),), _ = read([f"GET / HTTP/{version}\r\nHost: x\r\n{field or 'A: b'}\r\n\r\n".encode()])
     assert head.keeps is keeps
+
+
+line = st.sampled_from(
+    [b"GET /a HTTP/1.1", b"POST /b?x=1 HTTP/1.1", b"GET http://other:1/c HTTP/1.1", b"GET / HTTP/1.0"]
+)
+block = st.sampled_from(
+    [
+        b"Host: x\r\n",
+        b"Host: x\r\nConnection: close\r\n",
+        b"Host: x\r\nContent-Length: 2\r\n",
+        b"Host: x\r\nTransfer-Encoding: chunked\r\n",
+        b"Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+        b"X: 1\r\n",
+        b"Host: x\r\nHost: y\r\n",
+    ]
+)
+BODY = {b"Content-Length": b"ab", b"Transfer-Encoding": b"2\r\nab\r\n0\r\n\r\n"}
+
+
+@given(st.lists(st.tuples(line, block), min_size=1, max_size=6))
+def test_a_head_whose_fields_came_before_is_what_it_is_on_a_connection_of_its_own(
+    asked: list[tuple[bytes, bytes]],
+) -> None:
+    together, reader = [], Reader(MAX_HEAD)
+    alone = []
+    for request_line, fields in asked:
+        data = request_line + b"\r\n" + fields + b"\r\n"
+        data += next((body for name, body in BODY.items() if name in fields), b"")
+        own, refused = read([data])
+        alone.append((own, refused))
+        try:
+            reader.feed(data)
+            head = reader.head()
+            assert head is not None
+            body = b""
+            while (part := reader.body()) is not None:
+                body += part[0]
+                if part[1]:
+                    break
+            together.append(([(head, body)], None))
+        except Refused as error:
+            together.append(([], error.status))
+            break
+    assert together == alone[: len(together)]
+
+
+def test_what_is_done_to_the_fields_of_one_head_is_not_done_to_the_next() -> None:
+    reader = Reader(MAX_HEAD)
+    for _ in range(2):
+        reader.feed(ASK + b"\r\n")
+        head = reader.head()
+        assert head is not None
+        assert (b"added", b"x") not in head.headers
+        head.headers.append((b"added", b"x"))
