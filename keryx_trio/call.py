@@ -85,6 +85,7 @@ class Call:
         self._whole: trio.CancelScope | None = None
         self._work: trio.CancelScope | None = None
         self._lost = False  # whether nobody is left to tell
+        self._timeout = math.inf
         self._times_out = self._shuts_down = math.inf  # when, on trio's clock
         self._delivered: trio.Event  # where something is delivered beside the action
         self._wrote = -math.inf  # when something of its stream went out last, on trio's clock
@@ -184,7 +185,8 @@ class Call:
             events.check if events is not None else None,
         )
         outer_context = call_context.set(context)
-        self._times_out = trio.current_time() + self.app.timeout_of(self.action)
+        self._timeout = self.app.timeout_of(self.action)
+        self._times_out = trio.current_time() + self._timeout
         if self.app.drain_deadline is not None:
             self.shut_down(self.app.drain_deadline)
         unwatch: Callable[[], None] | None = None
@@ -259,7 +261,7 @@ class Call:
         self._work = enclosing
         if self._shuts_down < math.inf:
             self._set_deadline()
-        timeout = self.app.timers.of(self.app.timeout_of(self.action))
+        timeout = self.app.timers.of(self._timeout)
         timeout.begin(self)
         try:
             return await self._invoke(None)
@@ -552,7 +554,7 @@ class Call:
         if not self._stopped():
             return None
         if self.cause is Outcome.TIMEOUT:
-            return timed_out(self.action.name, self.app.timeout_of(self.action))
+            return timed_out(self.action.name, self._timeout)
         if self.cause is Outcome.SHUTDOWN:
             return shutting_down()
         return None

@@ -134,7 +134,8 @@ class Worker:
     def end_call(self) -> None:
         """One has ended."""
         self.calls -= 1
-        self._quieten()
+        if self.stopping:
+            self._quieten()
 
     def _quieten(self) -> None:
         if self.stopping and not self.calls:

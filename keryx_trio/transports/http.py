@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
@@ -63,11 +63,11 @@ class HttpTransport:
 
         return Docs(self.app)
 
-    async def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> None:
-        """Answer one request."""
+    def __call__(self, scope: Mapping[str, Any], receive: Any, send: Any) -> Coroutine[Any, Any, None]:
+        """Answer one request, once this is awaited."""
         config = self.app.config
         exchange = Exchange(scope, receive, send, read_timeout=config.read_timeout, write_timeout=config.write_timeout)
-        await HttpRequest(self, exchange).answer()
+        return HttpRequest(self, exchange).answer()
 
 
 class HttpRequest:
