@@ -112,7 +112,15 @@ class Buffer:
 
 
 class Stream(HTTPStream):
-    """One request and its answer."""
+    """One request and its answer.
+
+    Attributes:
+        extension: what this server offers beside ASGI.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.extension: dict[str, Any] = {}
 
     async def app_send(self, message: Any) -> None:
         """Take what the application sends.

@@ -86,10 +86,10 @@ class Tasks:
         self._calls, self._helpers, self._site, self._inbox = calls, helpers, site, inbox
         self.running = 0
 
-    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Put) -> Put:  # noqa: ARG002 - hypercorn's
+    async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Put:  # noqa: ARG002 - hypercorn's
         """Start a call; returns what puts messages to it."""
         inbox = self._inbox(send)
-        scope["extensions"][EXTENSION] = {}
+        scope["extensions"][EXTENSION] = send.__self__.extension
         self.running += 1
         self._calls.start_soon(self._run, scope, inbox, send)
         return inbox.put

@@ -15,6 +15,7 @@ What is mended (hypercorn 0.18, `protocol/ws_stream.py`; the numbers are of pgjo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -22,16 +23,17 @@ import trio
 from hypercorn.protocol.events import Body, Data, EndBody, Request, Response, StreamClosed
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError, WSStream
 from wsproto.connection import ConnectionState
-from wsproto.events import CloseConnection, Message, Ping
+from wsproto.events import CloseConnection, Message, Ping, TextMessage
 from wsproto.extensions import PerMessageDeflate
 from wsproto.frame_protocol import CloseReason
 from wsproto.handshake import server_extensions_handshake
 from wsproto.utilities import split_comma_header
 
 from .answer import Answer
+from .frames import frames
 from .http1 import Fields, Head, Refused
 from .tasks import Inbox, Tasks
-from .wire import MAX_RECEIVE, Gone
+from .wire import MAX_RECEIVE, Gone, Wire
 
 if TYPE_CHECKING:
     from .connection import Http1
@@ -74,10 +76,22 @@ def without_bad_offers(headers: Fields) -> Fields:
 
 
 class Socket(WSStream):
-    """A WebSocket, over HTTP/1.1 or HTTP/2."""
+    """A WebSocket, over HTTP/1.1 or HTTP/2.
 
-    def __init__(self, *args: Any, max_message: int) -> None:
+    Args:
+        wire: what carries it alone, where something does.
+
+    Attributes:
+        extension: what this server offers beside ASGI.
+    """
+
+    def __init__(self, *args: Any, max_message: int, wire: Wire | None = None) -> None:
         super().__init__(*args)
+        self._wire = wire
+        self._deflates = False
+        self.extension: dict[str, Any] = {"say": self.say}
+        if wire is not None and not wire.tls:
+            self.extension["attempt"] = self.attempt
         # The application has a better answer to what is only a little too large.
         self.buffer.max_length = min(self.buffer.max_length, 2 * max_message)
         self._end: dict[str, Any] = {"type": "websocket.disconnect", "code": CloseReason.ABNORMAL_CLOSURE.value}
@@ -116,6 +130,8 @@ class Socket(WSStream):
                     return
 
     async def _accept(self, message: Any) -> None:
+        offers = self.handshake.extensions
+        self._deflates = bool(offers and server_extensions_handshake(offers, [PerMessageDeflate()]))
         await super()._accept(message)
         early, self._early = bytes(self._early), bytearray()
         if early:
@@ -164,6 +180,36 @@ class Socket(WSStream):
             raise Gone("the client has left")
         await super().app_send(message)
 
+    async def say(self, texts: Sequence[bytes]) -> None:
+        """Send messages together, as the extension has it.
+
+        Raises:
+            Gone: the client has left, or has been told that this is the end.
+            RuntimeError: the socket has not been accepted.
+        """
+        if self.state is ASGIWebsocketState.HANDSHAKE:
+            raise RuntimeError("a socket has to be accepted before anything is said on it")
+        if not self._is_open:
+            await trio.lowlevel.checkpoint()
+            raise Gone("the client has left")
+        await self.send(Data(self.stream_id, self._framed(texts)))
+
+    def attempt(self, text: bytes) -> bool | None:
+        """Send a message now or never; what is returned is the extension's to say."""
+        if self._wire is None or not (self._wire.free and self._is_open):
+            return None
+        return self._wire.attempt(self._framed((text,)))
+
+    @property
+    def _is_open(self) -> bool:
+        is_accepted = self.state is ASGIWebsocketState.CONNECTED and not self.closed
+        return is_accepted and self.connection.state is ConnectionState.OPEN
+
+    def _framed(self, texts: Sequence[bytes]) -> bytes:
+        if not self._deflates:
+            return frames(texts)
+        return b"".join([self.connection.send(TextMessage(data=text.decode())) for text in texts])
+
     async def _send_pings(self) -> None:
         interval: Any = self.config.websocket_ping_interval
         while not self.closed:
@@ -192,7 +238,7 @@ class _Way:
                 tasks = Tasks(calls, helpers, site, lambda _: Inbox(MESSAGES))
                 self._socket = Socket(
                     site.app, site.config, site.context, tasks, self._wire.tls, self._wire.client, self._wire.server,
-                    self._send, ONLY, max_message=site.worker.limits.max_message,
+                    self._send, ONLY, max_message=site.worker.limits.max_message, wire=self._wire,
                 )  # fmt: skip
                 with self._over, suppress(Gone):
                     await self._socket.handle(

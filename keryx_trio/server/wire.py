@@ -149,20 +149,23 @@ class Wire:
         else:
             await self._give_way()
 
+    @property
+    def free(self) -> bool:
+        """Whether an attempt would begin to write: nothing else is being written, and nothing is encrypted."""
+        return not (self._rest or self._tls is not None or self.broken or self._lock.locked())
+
     def attempt(self, data: bytes) -> bool | None:
-        """Write at once what there is room for, where nothing else is being written; never waits, raises nothing.
+        """Write at once what there is room for, where the wire is free; never waits, raises nothing.
 
         Returns:
-            Whether all of it is out, the rest being left for the next write; None where nothing was written.
+            Whether all of it is out, the rest being left for the next write; None where nothing will be.
         """
-        if self._tls is not None or self._rest or self.broken or self._lock.locked():
+        if not self.free:
             return None
         try:
             sent = self._send(data)
         except Gone:
             return None  # the next write says so
-        if not sent:
-            return None
         self._rest = data[sent:]
         return not self._rest
 

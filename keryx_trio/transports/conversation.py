@@ -21,7 +21,7 @@ import contextvars
 import functools
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,7 +78,15 @@ class Conversation:
     """
 
     def __init__(
-        self, peer: Peer, correlation_id: str, path: str, receive: Receive, send: Send, *, write_bound: float
+        self,
+        peer: Peer,
+        correlation_id: str,
+        path: str,
+        receive: Receive,
+        send: Send,
+        *,
+        extension: Mapping[str, Any],
+        write_bound: float,
     ) -> None:
         self._peer = peer
         self._app = peer.app
@@ -86,7 +94,7 @@ class Conversation:
         self._correlation_id = correlation_id
         self._path = path[:SHOWN]
         self._receive = receive
-        self._out = WayOut(send, write_bound, self._leave)
+        self._out = WayOut(send, extension, write_bound, self._leave)
         self._reading = trio.CancelScope()
         self._left = False
         self._close_with = (GOING_AWAY, "the server is shutting down")
@@ -186,7 +194,7 @@ class Conversation:
 
     async def _say(self, refusals: list[bytes]) -> None:
         with suppress(trio.BrokenResourceError):  # it left instead of reading why
-            await self._out.say_all(refusals)
+            await self._out.say(refusals)
 
     # Reading
 

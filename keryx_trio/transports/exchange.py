@@ -77,7 +77,7 @@ class Exchange:
         self._send = send
         self._read_timeout = read_timeout or math.inf
         self._write_timeout = write_bound(scope, write_timeout)
-        self._extension: Mapping[str, Any] = (scope.get("extensions") or {}).get(EXTENSION, {})
+        self._extension = extension_of(scope)
         self.body_read: bool = self._extension.get("bodiless", False)
         """Whether there is nothing of the body to read any more."""
 
@@ -249,6 +249,12 @@ def raw_path(scope: Mapping[str, Any]) -> str:
             path = urlsplit(path).path or "/"
     root = scope.get("root_path")
     return path.removeprefix(root) if root and path.startswith(root + "/") else path
+
+
+def extension_of(scope: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What our server offers beside ASGI; nothing, where it is another one."""
+    extension: Mapping[str, Any] = (scope.get("extensions") or {}).get(EXTENSION, {})
+    return extension
 
 
 def write_bound(scope: Mapping[str, Any], seconds: float) -> float:

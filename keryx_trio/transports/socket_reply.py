@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import codecs
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 import trio
 
 from ..errors import TypedError
-from ..outbox import End, Outcome
+from ..outbox import Attempt, End, Outcome
 from ..reply import do_nothing
 from ..response import Response
 from ..streaming import ByteStream, StreamingResponse
@@ -36,62 +36,101 @@ PIECE: Final = 48 * 1024
 """The most bytes of a byte stream in one message: clients refuse large ones."""
 
 TURN: Final = 16 * 1024
-"""About how many bytes are written in a turn. A message more than fills it up, or counts as `MESSAGE` at least."""
+"""About how many bytes are written in a turn, which a message more than fills up."""
 
 MESSAGE: Final = 1024
+"""What a message counts as at least, where each is a write of its own."""
 
 
 class WayOut:
     """What all calls of a socket write through.
 
     Args:
+        extension: what our server offers beside ASGI; empty where it is another one.
         timeout: how long the client may take nothing of a message, in seconds.
         lost: called once nothing can be written any more.
+
+    Attributes:
+        attempts: whether `attempt` may be more than nothing.
     """
 
-    __slots__ = ("_lost", "_send", "_timeout", "closed", "turn")
+    __slots__ = ("_attempt", "_lost", "_say", "_send", "_timeout", "_turn", "attempts", "closed")
 
-    def __init__(self, send: Send, timeout: float, lost: Callable[[], None]) -> None:
+    def __init__(self, send: Send, extension: Mapping[str, Any], timeout: float, lost: Callable[[], None]) -> None:
         self._send, self._timeout, self._lost = send, timeout, lost
-        self.turn = trio.Lock()  # which is fair
+        self._say: Callable[[Any], Awaitable[None]] | None = extension.get("say")
+        self._attempt: Attempt | None = extension.get("attempt")
+        self.attempts = self._attempt is not None
+        self._turn = trio.Lock()  # which is fair
         self.closed = False
 
-    async def say(self, message: bytes) -> None:
-        """Write a message; whoever calls this has the turn.
+    async def say(self, messages: Iterable[bytes], begins: Callable[[], None] = do_nothing) -> None:
+        """Write messages, in as many turns as it takes.
+
+        Args:
+            begins: called in the first of them.
 
         Raises:
             trio.BrokenResourceError: the client has left, takes nothing, or has been told that this is the end.
         """
-        await self._hand_over({"type": "websocket.send", "text": message.decode()})
-
-    async def say_all(self, messages: Iterable[bytes]) -> None:
-        """Write messages, in as many turns as it takes; raises like `say`."""
         waiting = deque(messages)
         while waiting:
-            async with self.turn:
-                room = TURN
-                while waiting and room > 0:
-                    room -= max(MESSAGE, len(waiting[0]))
-                    await self.say(waiting.popleft())
+            turn, room = [], TURN
+            while waiting and room > 0:
+                room -= len(waiting[0]) if self._say else max(MESSAGE, len(waiting[0]))
+                turn.append(waiting.popleft())
+            await self._write(turn, begins)
+            begins = do_nothing
+
+    async def flush(self) -> None:
+        """Write what an attempt has left; raises like `say`."""
+        await self._write([], do_nothing)
+
+    def attempt(self, message: bytes) -> bool | None:
+        """Write a message now or never, as `Attempt` has it; never, where it is somebody's turn."""
+        return None if self._attempt is None or self.closed or self._turn.locked() else self._attempt(message)
+
+    async def _write(self, messages: list[bytes], begins: Callable[[], None]) -> None:
+        await self._take_turn()
+        try:
+            begins()
+            if self._say is not None:
+                await self._hand_over(self._say, messages)
+            else:
+                for message in messages:
+                    await self._hand_over(self._send, {"type": "websocket.send", "text": message.decode()})
+        finally:
+            self._turn.release()
+
+    async def _take_turn(self) -> None:
+        """Wait for it, where it is not there. That others run meanwhile is up to who sends, and to the server.
+
+        Who is cancelled does not begin to write: it would be the socket's end.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._turn.locked():
+            await self._turn.acquire()
+        else:
+            self._turn.acquire_nowait()
 
     async def close(self, code: int, reason: str) -> bool:
         """Write the close, after which nothing is written; False where the client has left, or had it before."""
         if self.closed:
             return False
-        async with self.turn:
+        async with self._turn:
             try:
-                await self._hand_over({"type": "websocket.close", "code": code, "reason": reason})
+                await self._hand_over(self._send, {"type": "websocket.close", "code": code, "reason": reason})
             except trio.BrokenResourceError:
                 return False
             finally:
                 self.closed = True
             return True
 
-    async def _hand_over(self, message: dict[str, Any]) -> None:
+    async def _hand_over(self, send: Callable[[Any], Awaitable[None]], what: Any) -> None:
         if self.closed:
             raise trio.BrokenResourceError("the socket is closed")
         try:
-            await bounded(self._send, message, self._timeout)
+            await bounded(send, what, self._timeout)
         except trio.BrokenResourceError:
             self.closed = True
             self._lost()
@@ -128,7 +167,6 @@ class SocketReply:
 
     patient = False
     enclosing = None
-    attempt = None  # many tasks write to a socket, each in its turn
     ping = None  # a socket's pings are below its messages, and so the server's
 
     def __init__(self, out: WayOut, id: bytes, answered: Callable[[], None]) -> None:  # noqa: A002 - as on the wire
@@ -185,10 +223,11 @@ class SocketReply:
         await self._last(self._frames.error(payload))
 
     async def _last(self, message: bytes) -> None:
-        async with self._out.turn:
-            self.begun = self.ending = True
-            self._answered()
-            await self._out.say(message)
+        await self._out.say([message], self._begin_last)
+
+    def _begin_last(self) -> None:
+        self.begun = self.ending = True
+        self._answered()
 
     # A stream
 
@@ -199,17 +238,28 @@ class SocketReply:
     async def open(self, stream: StreamingResponse, items: list[bytes | Pieces]) -> None:  # noqa: ARG002 - no head
         """Write what there is already."""
         self.begun = True
-        await self.write(items)
+        await self._out.say(_messages(items))
 
     async def write(self, items: list[bytes | Pieces]) -> None:
-        """Write items, a message or more each."""
-        await self._out.say_all(_messages(items))
+        """Write items, a message or more each; where there are none, what an attempt has left."""
+        if items:
+            await self._out.say(_messages(items))
+        else:
+            await self._out.flush()
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """What writes an item now or never, where the server can."""
+        return self._try if self._out.attempts else None
+
+    def _try(self, item: bytes | Pieces) -> bool | None:
+        return None if isinstance(item, Pieces) else self._out.attempt(item)
 
     async def end(self, end: End, payload: Any, data: Any) -> None:  # noqa: ARG002 - an error is told by its payload
         """The final message, or the error in its place."""
         if self._decoder is not None and end.outcome is Outcome.DONE:  # else it may have had what never went out
             rest = self._decoder.decode(b"", final=True)
-            await self.write([self._frames.text(rest)] if rest else [])
+            await self._out.say([self._frames.text(rest)] if rest else [])
         clean = end.outcome in (Outcome.DONE, Outcome.CANCELLED)
         await self._last(self._frames.end() if clean else self._frames.error(payload))
 

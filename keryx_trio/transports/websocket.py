@@ -21,7 +21,7 @@ from ..wire import json
 from ..wire.headers import Headers
 from .clients import Clients, correlation_id
 from .conversation import POLICY_VIOLATION, Conversation
-from .exchange import Receive, Send, bounded, write_bound
+from .exchange import Receive, Send, bounded, extension_of, write_bound
 
 if TYPE_CHECKING:
     from ..app import Keryx
@@ -42,7 +42,13 @@ class WebSocketTransport:
         """Serve one socket to its end."""
         handshake = Handshake(self, scope, send)
         conversation = Conversation(
-            handshake.peer, handshake.correlation_id, scope["path"], receive, send, write_bound=handshake.write_bound
+            handshake.peer,
+            handshake.correlation_id,
+            scope["path"],
+            receive,
+            send,
+            extension=extension_of(scope),
+            write_bound=handshake.write_bound,
         )
         with self.app.running(conversation), conversation.whole:
             try:

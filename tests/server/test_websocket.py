@@ -50,7 +50,7 @@ class Client:
 async def open_client(port: int, **options: Any) -> AsyncIterator[Client]:
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         client = Client(stream)
-        await client.send(Request(host="x", target="/", **options))
+        await client.send(Request(**{"host": "x", "target": "/", **options}))
         assert isinstance(await client.event(), AcceptConnection)
         yield client
 

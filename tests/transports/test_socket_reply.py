@@ -16,7 +16,7 @@ class Wire:
         self.fails: BaseException | None = None
         self.stuck = False
         self.lost = 0
-        self.out = WayOut(self.send, 5, self.lose)
+        self.out = WayOut(self.send, {}, 5, self.lose)
 
     async def send(self, message):
         await trio.lowlevel.checkpoint()
@@ -34,8 +34,8 @@ async def test_turns_are_short_and_go_round():
     wire = Wire()
     small, large = b"s" * 10, b"l" * (TURN + 1)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wire.out.say_all, [small] * 100)
-        nursery.start_soon(wire.out.say_all, [large] * 3)
+        nursery.start_soon(wire.out.say, [small] * 100)
+        nursery.start_soon(wire.out.say, [large] * 3)
     kinds = "".join(text[0] for text in wire.sent)
     assert sorted(kinds) == sorted("s" * 100 + "l" * 3)
     assert kinds.strip("s").strip("l").count("s") == 32  # two turns of small ones between three of a large one
@@ -46,10 +46,10 @@ async def test_a_client_that_has_left_is_told_nothing_more(error):
     wire = Wire()
     wire.fails = error
     with pytest.raises(trio.BrokenResourceError):
-        await wire.out.say_all([b"x"])
+        await wire.out.say([b"x"])
     wire.fails = None
     with pytest.raises(trio.BrokenResourceError):
-        await wire.out.say_all([b"x"])
+        await wire.out.say([b"x"])
     assert await wire.out.close(1001, "") is False
     assert (wire.sent, wire.lost) == ([], 1)
 
@@ -58,7 +58,7 @@ async def test_a_client_that_takes_nothing_is_given_up(autojump_clock):
     wire = Wire()
     wire.stuck = True
     with pytest.raises(trio.BrokenResourceError, match="took nothing for 5 seconds"):
-        await wire.out.say_all([b"x"])
+        await wire.out.say([b"x"])
     assert wire.lost == 1
 
 
@@ -67,7 +67,7 @@ async def test_nothing_is_written_after_the_close():
     assert await wire.out.close(1001, "") is True
     assert await wire.out.close(1001, "") is False
     with pytest.raises(trio.BrokenResourceError, match="closed"):
-        await wire.out.say_all([b"x"])
+        await wire.out.say([b"x"])
     assert (wire.sent, wire.lost) == (["websocket.close"], 0)
 
 
