@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket as sockets
 import struct
@@ -24,10 +25,14 @@ from trio_websocket import (
 )
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from wsproto.events import TextMessage
+from wsproto.extensions import PerMessageDeflate
 
 from keryx_trio import Config, Connection, EventStream, Keryx, StreamingResponse, Web
+from keryx_trio.server.wire import Wire
 from keryx_trio.transports.socket_reply import SHARE
 from tests.e2e.serving import Server, serve, serve_process, until
+from tests.server.test_websocket import open_client
 
 COVERED = "COVERAGE_RUN" in os.environ
 """Whether coverage is measured, which makes everything slow."""
@@ -156,6 +161,73 @@ async def test_a_client_that_compresses_gets_the_same() -> None:
     async with serve(Stage().app) as server:
         found = await read_many(server, 3, 200, "deflate")
     assert found["received"] == [200] * 3
+
+
+def narrow(monkeypatch: pytest.MonkeyPatch) -> list[bool | None]:
+    """Have our server's sockets take little at a time; returns what becomes of attempts, of which each fourth is torn."""
+    outcomes: list[bool | None] = []
+    tears: list[bool] = []
+    begin, attempt, send = Wire.__init__, Wire.attempt, Wire._send
+
+    def begun(wire: Wire, *args: Any) -> None:
+        begin(wire, *args)
+        wire.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, 32_768)
+
+    def attempted(wire: Wire, data: bytes) -> bool | None:
+        tears.append(len(outcomes) % 4 == 3)
+        outcomes.append(attempt(wire, data))
+        tears.clear()
+        return outcomes[-1]
+
+    monkeypatch.setattr(Wire, "__init__", begun)
+    monkeypatch.setattr(Wire, "attempt", attempted)
+    monkeypatch.setattr(Wire, "_send", lambda wire, data: send(wire, data[: len(data) // 2] if any(tears) else data))
+    return outcomes
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["ours", "hypercorn's"])
+@pytest.mark.parametrize("deflated", [False, True])
+async def test_lone_events_and_bursts_of_many_calls_come_whole_and_in_order_though_their_reader_stops_now_and_then(
+    ours: bool, deflated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = narrow(monkeypatch)
+    if not ours:
+        monkeypatch.setattr("keryx_trio.server.KEY", "where nobody looks for it")
+    app = Keryx()
+
+    @app.action("send", timeout=0)
+    async def send(to: int, pause: float = 0) -> StreamingResponse:
+        async def produce(sse: EventStream) -> None:
+            for number in range(to):
+                await sse.send(str(number) + secrets.token_hex(500), id=str(number))
+                await trio.sleep(pause)
+
+        return StreamingResponse.sse(produce)
+
+    calls = {1: (150, 0.002), 2: (150, 0.003), 3: (1000, 0), 4: (80, 0.005)}
+    got: dict[int, list[str]] = {call: [] for call in calls}
+    ended, whole, count = set(), "", 0
+    async with (
+        serve(app) as server,
+        open_client(server.port, extensions=[PerMessageDeflate()] if deflated else []) as client,
+    ):
+        client.stream.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 32_768)
+        for call, (to, pause) in calls.items():
+            await client.send(TextMessage(data=asked("send", call, to=to, pause=pause)))
+        while len(ended) < len(calls):
+            event = await client.event()
+            whole += event.data
+            if event.message_finished:
+                message, whole, count = json.loads(whole), "", count + 1
+                assert message["messageId"] not in ended
+                if message["streaming"]:
+                    got[message["messageId"]].append(message["id"])
+                else:
+                    ended.add(message["messageId"])
+                if count in (20, 600, 1250):
+                    await trio.sleep(0.1)
+    assert got == {call: [str(number) for number in range(to)] for call, (to, _) in calls.items()}
+    assert ({True, False} <= set(outcomes)) if ours else not outcomes
 
 
 # Calls

@@ -15,7 +15,11 @@ from tests.e2e.serving import until
 from tests.server.bare import serve_bare
 from tests.server.test_websocket import Client, open_client
 
-OFFERS = pytest.mark.parametrize("offers", [[], [PerMessageDeflate()]], ids=["plain", "deflated"])
+DEFLATED = pytest.mark.parametrize("deflated", [False, True])
+
+
+def offers(deflated: bool) -> list[PerMessageDeflate]:
+    return [PerMessageDeflate()] if deflated else []
 
 
 def application(talk: Callable[..., Awaitable[None]]) -> Any:
@@ -42,8 +46,8 @@ async def texts(client: Client) -> list[str]:
     return read
 
 
-@OFFERS
-async def test_messages_that_are_said_together_go_out_in_one_write(offers: list[Any], monkeypatch: Any) -> None:
+@DEFLATED
+async def test_messages_that_are_said_together_go_out_in_one_write(deflated: bool, monkeypatch: Any) -> None:
     writes: list[int] = []
     real = Wire._send
     monkeypatch.setattr(Wire, "_send", lambda wire, data: writes.append(len(data)) or real(wire, data))
@@ -57,13 +61,13 @@ async def test_messages_that_are_said_together_go_out_in_one_write(offers: list[
         await send({"type": "websocket.send", "text": "as ever"})
         await send({"type": "websocket.close"})
 
-    async with serve_bare(application(talk)) as bare, open_client(bare.port, extensions=offers) as client:
+    async with serve_bare(application(talk)) as bare, open_client(bare.port, extensions=offers(deflated)) as client:
         assert await texts(client) == ["one", "zwei → drei", "", "x" * 70_000, "alone", "as ever"]
 
 
-@OFFERS
+@DEFLATED
 @pytest.mark.parametrize("then", ["nothing", "say", "send", "close"])
-async def test_what_the_socket_does_not_take_goes_out_before_what_is_said_next(offers: list[Any], then: str) -> None:
+async def test_what_the_socket_does_not_take_goes_out_before_what_is_said_next(deflated: bool, then: str) -> None:
     tried: list[str] = []
     torn = trio.Event()
 
@@ -85,7 +89,7 @@ async def test_what_the_socket_does_not_take_goes_out_before_what_is_said_next(o
             assert attempt(b"next") is not None
         await send({"type": "websocket.close"})
 
-    async with serve_bare(application(talk)) as bare, open_client(bare.port, extensions=offers) as client:
+    async with serve_bare(application(talk)) as bare, open_client(bare.port, extensions=offers(deflated)) as client:
         await torn.wait()
         assert len(tried) > 10
         assert await texts(client) == [*tried, *(["next"] if then != "close" else [])]
