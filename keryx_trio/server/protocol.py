@@ -2,11 +2,10 @@
 
 Owns: the mends of that class. Does not know: sockets, or how the connection ends.
 
-What is mended (hypercorn 0.18, `protocol/h2.py`; the numbers are of pgjones/hypercorn), beside what `streams` mends:
+What is mended (hypercorn 0.18, `protocol/h2.py`; the numbers are of pgjones/hypercorn), beside what `sending` and
+`streams` mend:
 - DATA for a stream that is answered raised (#312, #334, #365); it counts for the window, and is dropped;
 - a request with a path or a method that is none, or a CONNECT without a path, raised; the stream is reset;
-- PRIORITY for idle streams filled a tree that raises when it is full; priorities are not taken any more, as RFC 9113
-  (section 5.3) has it;
 - a request body that nobody read held up every stream of the connection; its window alone is not opened any more;
 - a frame longer than any may be was kept, up to 16 MiB, before it was refused (h2 4.4);
 - GOAWAY after `keep_alive_max_requests` cut the streams that were open; it waits for them;
@@ -24,14 +23,12 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
-import priority
-import priority.priority
 from hypercorn.events import Closed, Updated
 from hypercorn.protocol.events import Body, Data, EndBody, EndData, Request, StreamClosed, Trailers
-from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.utils import filter_pseudo_headers
 
 from .http1 import HOST, METHOD, TARGET
+from .sending import Sending
 from .streams import Buffer, Reset, Stream
 from .tasks import Inbox, Tasks
 from .websocket import Socket, refusal
@@ -52,17 +49,16 @@ SIZE: Final = 3
 """How long the size of a frame is, in bytes; it comes first."""
 
 
-class Protocol(H2Protocol):
+class Protocol(Sending):
     """What is said on one connection."""
 
     def __init__(self, site: Site, tasks: Tasks, wire: Wire, send: Any) -> None:
         parts: Any = (site.app, site.config, site.context, tasks, site.state, wire.tls, wire.client, wire.server, send)
-        super().__init__(*parts)
+        super().__init__(wire, *parts)
         self._site = site
         self._tasks = tasks
         self._limits = site.worker.limits
         self._resets = self._answered = 0
-        self.stream_buffers: dict[int, Any] = {}
         self._unread: dict[int, int] = {}
         self._inboxes: dict[int, Inbox] = {}
 
@@ -180,10 +176,10 @@ class Protocol(H2Protocol):
             headers = [(name, value) for name, value in headers if name != b"sec-websocket-extensions"]
             self.streams[number] = Socket(*parts, max_message=self._limits.max_message)
         else:
-            self.streams[number] = Stream(*parts)
+            stream = self.streams[number] = Stream(*parts)
+            if not self._wire.tls:
+                stream.extension["attempt"] = partial(self.attempt, stream)
         self.stream_buffers[number] = Buffer(self._limits.write_timeout)
-        self.priority.insert_stream(number)
-        self.priority.block(number)
         self.keep_alive_requests += 1
         await self.streams[number].handle(
             Request(number, headers, "2", method, pseudo[b":path"], self.connection_state)
@@ -245,47 +241,6 @@ class Protocol(H2Protocol):
             await self._reset(number, Codes.CANCEL)
             raise Gone(f"the client took nothing for {self._limits.write_timeout:g} seconds")
 
-    def _buffer(self, number: int) -> Buffer:
-        buffer: Buffer | None = self.stream_buffers.get(number)
-        if buffer is None:
-            raise Gone("the client has left this stream")
-        return buffer
-
-    async def _wake(self, number: int) -> Buffer:
-        buffer = self._buffer(number)
-        self.priority.unblock(number)
-        await self.has_data.set()
-        return buffer
-
-    async def _send_trailers(self, event: Trailers) -> None:
-        buffer = await self._wake(event.stream_id)
-        await buffer.flush()
-        self.connection.send_headers(event.stream_id, event.headers, end_stream=True)
-        await self._flush()
-        buffer.ended()
-        self._forget(event.stream_id)
-
-    async def _send_data(self, number: int) -> None:
-        """Send what the windows allow of a stream whose turn it is."""
-        buffer = self.stream_buffers.get(number)
-        try:
-            if buffer is None:
-                self._forget(number)
-                return
-            window = self.connection.local_flow_control_window(number)
-            data = await buffer.pop(max(0, min(window, self.connection.max_outbound_frame_size)))
-            last = buffer.complete
-            if not (data or last):
-                self.priority.block(number)
-                return
-            self.connection.send_data(number, data, end_stream=last)
-            await self._flush()
-            if last:
-                buffer.ended()
-                self._forget(number)
-        except h2.exceptions.ProtocolError:  # the stream, or all of them, are over
-            await self._drop_buffer(number)
-
     async def _reset(self, number: int, code: Codes) -> None:
         """Tell the client that the answer will not be complete."""
         try:
@@ -302,16 +257,6 @@ class Protocol(H2Protocol):
         self._acknowledge(stream_id)
         await self._drop_buffer(stream_id)
 
-    async def _drop_buffer(self, number: int) -> None:
-        if (buffer := self.stream_buffers.get(number)) is not None:
-            await buffer.close()
-            self._forget(number)
-
-    def _forget(self, number: int) -> None:
-        self.stream_buffers.pop(number, None)
-        with suppress(priority.priority.MissingStreamError):
-            self.priority.remove_stream(number)
-
     async def _after_stream(self) -> None:
         if not self.streams and self.keep_alive_requests > self.config.keep_alive_max_requests:
             await self.send(Closed())
@@ -323,9 +268,6 @@ class Protocol(H2Protocol):
         with suppress(h2.exceptions.ProtocolError):
             self.connection.close_connection()
             await self._flush()
-
-    async def _priority_updated(self, event: Any) -> None:
-        """All streams are alike."""
 
 
 HANDLERS: Final = {

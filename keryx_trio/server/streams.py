@@ -19,6 +19,7 @@ import trio
 from hypercorn.protocol.events import Event
 from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER
 from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.utils import suppress_body
 
 from .answer import checked_fields
 from .wire import Gone
@@ -87,7 +88,17 @@ class Buffer:
             self._empty = trio.Event()
             await self._wait(self._empty)
 
-    async def pop(self, max_length: int) -> bytes:
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing of it waits, and more may come."""
+        return not (self._data or self._complete)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something of it is not taken yet."""
+        return bool(self._data)
+
+    def pop(self, max_length: int) -> bytes:
         """Take some of it."""
         data = bytes(self._data[:max_length])
         del self._data[:max_length]
@@ -121,6 +132,13 @@ class Stream(HTTPStream):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.extension: dict[str, Any] = {}
+
+    @property
+    def has_body(self) -> bool:
+        """Whether it is being answered, with a body."""
+        if self.closed or self.state is not ASGIHTTPState.RESPONSE:
+            return False
+        return not suppress_body(self.scope["method"], int(self.response["status"]))
 
     async def app_send(self, message: Any) -> None:
         """Take what the application sends.

@@ -103,5 +103,6 @@ class Tasks:
             await call(self._site, scope, inbox.receive, send)
         finally:
             self.running -= 1
+            scope["extensions"].clear()  # which know the stream that knows them
         with suppress(Gone):
             await send(None)  # whatever it has not answered is an error, or a cut

@@ -23,8 +23,8 @@ Where it has a `watch`, `watch(left)` has `left()` called once the client has le
 wait in `receive`; it returns a function that ends this. It may be called once the request's body has been read.
 
 Where it has an `attempt`, `attempt(data)` writes a part of the body at once, as far as the socket has room; it never
-waits. It returns True where all of it is out; False where the rest goes out before what is sent next, for which an
-empty part is enough; None where nothing was written, and it has to be sent.
+waits. It returns True where all of it is out, or will be whatever is done; False where the rest goes out before what is
+sent next, for which an empty part is enough; None where nothing was written, and it has to be sent.
 
 On a WebSocket where it has a `say`, `await say(texts)` sends messages of text together, which are given in UTF-8. It
 raises what `send` raises; where it is cancelled nobody knows whether they are out, so nothing may follow them. An
