@@ -103,7 +103,8 @@ class Conversation:
         self._waiting: deque[_Asked] = deque()
         self._count = 0
         self._second, self._heard = -math.inf, 0
-        self._refusals, self._untold = trio.open_memory_channel[bytes](REFUSALS)
+        self._refusals: list[bytes] = []
+        self._tells = False
         self._start_soon: Callable[..., None]
         self._telling: trio.Nursery
         self.whole = trio.CancelScope()
@@ -156,8 +157,7 @@ class Conversation:
             self._start_soon = functools.partial(started_in.run, calls.start_soon)  # type: ignore[arg-type]
             try:
                 async with trio.open_nursery() as self._telling:  # what is refused goes out before the close
-                    self._telling.start_soon(self._tell)
-                    with self._refusals, self._reading:
+                    with self._reading:
                         await self._read()
                 await self._out.close(*self._close_with)
             except BaseException as error:
@@ -184,13 +184,10 @@ class Conversation:
 
     async def _tell(self) -> None:
         """Write what was refused, all that there is at once: a turn comes seldom where many streams are busy."""
-        with self._untold:
-            async for refusal in self._untold:
-                refusals = [refusal]
-                with suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while True:
-                        refusals.append(self._untold.receive_nowait())
-                await self._say(refusals)
+        while self._refusals:
+            refusals, self._refusals = self._refusals, []
+            await self._say(refusals)
+        self._tells = False
 
     async def _say(self, refusals: list[bytes]) -> None:
         with suppress(trio.BrokenResourceError):  # it left instead of reading why
@@ -217,12 +214,14 @@ class Conversation:
             except Refused as refused:
                 answer = self._refusal(refused)
             if answer is not None:
-                try:
-                    self._refusals.send_nowait(answer)
-                except trio.WouldBlock:
+                if len(self._refusals) >= REFUSALS:
                     self._close_with = (POLICY_VIOLATION, f"{REFUSALS} messages were refused and the answers not read")
                     self._leave()
                     return
+                self._refusals.append(answer)
+                if not self._tells:
+                    self._tells = True
+                    self._telling.start_soon(self._tell)
 
     def _hear(self, said: str | bytes) -> bytes | None:
         """Do as a message says, or raise why not; returns what is to be answered at once."""
