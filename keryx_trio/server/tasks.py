@@ -30,11 +30,12 @@ class Inbox:
         taken: called once nothing waits any more.
     """
 
-    __slots__ = ("_bound", "_end", "_messages", "_reader", "_taken", "_writer")
+    __slots__ = ("_bound", "_end", "_left", "_messages", "_reader", "_taken", "_writer")
 
     def __init__(self, bound: int, taken: Callable[[], Awaitable[None]] | None = None) -> None:
         self._messages: deque[Any] = deque()
         self._end: Any = None
+        self._left: Callable[[], None] | None = None
         self._bound = bound
         self._taken = taken
         self._reader = trio.lowlevel.ParkingLot()
@@ -48,11 +49,23 @@ class Inbox:
         if message["type"].endswith(".disconnect"):
             self._end = message
             self._writer.unpark_all()
+            if self._left is not None:
+                self._left()
         else:
             while self._bound and len(self._messages) >= self._bound and self._end is None:
                 await self._writer.park()
             self._messages.append(message)
         self._reader.unpark_all()
+
+    def watch(self, left: Callable[[], None]) -> Callable[[], None]:
+        """Have `left` called once the client has left, as the extension has it; returns what ends this."""
+        self._left = left
+        if self._end is not None:
+            left()
+        return self._unwatch
+
+    def _unwatch(self) -> None:
+        self._left = None
 
     async def receive(self) -> Any:
         """The next message; once the client has left, that."""
@@ -89,7 +102,9 @@ class Tasks:
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Put:  # noqa: ARG002 - hypercorn's
         """Start a call; returns what puts messages to it."""
         inbox = self._inbox(send)
-        scope["extensions"][EXTENSION] = send.__self__.extension
+        extension = scope["extensions"][EXTENSION] = send.__self__.extension
+        if scope["type"] == "http":
+            extension["watch"] = inbox.watch
         self.running += 1
         self._calls.start_soon(self._run, scope, inbox, send)
         return inbox.put

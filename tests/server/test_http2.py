@@ -199,3 +199,32 @@ async def test_a_websocket_over_http2_is_a_stream_like_others() -> None:
         await client.flush()
         await until(lambda: len(heard) == 2)
     assert heard == ["hi", 3000]
+
+
+@pytest.mark.parametrize("how", ["reset", "leave", "too late", "unwatched"])
+async def test_who_watches_a_stream_is_told_when_its_client_leaves_it(how: str) -> None:
+    told: list[str] = []
+    over = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        watch = scope["extensions"]["keryx_trio"]["watch"]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert (await receive())["type"] == "http.request"
+        unwatch = None if how == "too late" else watch(lambda: told.append("left"))
+        if how == "unwatched":
+            unwatch()
+        assert (await receive())["type"] == "http.disconnect"
+        if how == "too late":
+            watch(lambda: told.append("left"))
+        over.set()
+
+    async with serve_bare(app) as bare, open_http2(bare.port) as client:
+        number = await client.request("GET", "/")
+        await client.until(h2.events.ResponseReceived, number)
+        if how == "leave":
+            await client.stream.aclose()
+        else:
+            await client.reset(number)
+        with trio.fail_after(2):
+            await over.wait()
+    assert told == ([] if how == "unwatched" else ["left"])
