@@ -7,7 +7,9 @@ Nothing is queued here. What a call has to say waits in the call's own outbox, w
 turn; turns are short, and go round in the order in which they were asked for. So a stream that is never done leaves
 every other call its place, and a reader that takes nothing stops them all, each with no more than its share in memory.
 
-Invariants: only who has the turn writes. Nothing is written after the close.
+A message that comes alone while it is nobody's turn may be written by its sender, where the server can.
+
+Invariants: only who has the turn writes, or nobody has it. Nothing is written after the close.
 """
 
 from __future__ import annotations

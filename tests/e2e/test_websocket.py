@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio_websocket import (
     ConnectionClosed,
     WebSocketConnection,
@@ -228,6 +229,27 @@ async def test_lone_events_and_bursts_of_many_calls_come_whole_and_in_order_thou
                     await trio.sleep(0.1)
     assert got == {call: [str(number) for number in range(to)] for call, (to, _) in calls.items()}
     assert ({True, False} <= set(outcomes)) if ours else not outcomes
+
+
+def tasks() -> int:
+    """How many tasks there are."""
+    left, count = [trio.lowlevel.current_root_task()], 0
+    while left:
+        task = left.pop()
+        count += 1
+        left += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return count
+
+
+async def test_a_quiet_socket_is_two_tasks_also_after_something_was_refused_on_it() -> None:
+    async with serve(Stage().app) as server, open_client(server.port):  # what a worker has once is there then
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        before = tasks()
+        async with open_client(server.port) as client:
+            await until(lambda: tasks() == before + 2)
+            await client.send(TextMessage(data=asked("there is none", 1)))
+            assert json.loads((await client.event()).data)["error"]["type"] == "CONNECTION_ACTION_NOT_FOUND"
+            await until(lambda: tasks() == before + 2)
 
 
 # Calls

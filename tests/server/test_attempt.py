@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from typing import Any
 
 import h2.events
@@ -188,6 +190,36 @@ async def test_over_http2_there_is_none_for_what_has_no_body_or_is_not_open() ->
                 await client.reset(number)
             await until(lambda path=method + path: len(outcomes.get(path, ())) == 2)
     assert outcomes == {key: [None, None] for key in ("HEAD/", "GET/waits", "GET/ended", "GET/reset")}
+
+
+async def test_over_http2_after_the_connection_has_ended_there_is_none_and_the_next_send_says_so() -> None:
+    ended: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        attempt = attempt_of(scope)
+        await start(send)
+        if scope["path"] == "/broken":
+            assert attempt(b"x") is True
+            with trio.fail_after(3):
+                while attempt(b"x" * 100) is not None:
+                    await trio.lowlevel.checkpoint()
+        else:
+            attempt.func.__self__.connection.close_connection()  # as for a client that is told to calm down
+            assert attempt(b"x") is None
+        with pytest.raises(OSError, match="left"):
+            await body(send, b"x")
+            await body(send, more=False)
+        ended.append(scope["path"])
+
+    async with serve_bare(app) as bare:
+        for path in ("/broken", "/over"):
+            async with open_http2(bare.port) as client:
+                number = await client.request("GET", path)
+                if path == "/broken":
+                    await client.until(h2.events.DataReceived, number)
+                    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    await client.stream.aclose()
+                await until(lambda path=path: path in ended)
 
 
 async def test_over_http2_lone_parts_and_large_ones_of_many_streams_arrive_each_in_order() -> None:
