@@ -177,11 +177,14 @@ async def test_a_websocket_over_http2_is_a_stream_like_others() -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert scope["type"] == "websocket"
+        extension = scope["extensions"]["keryx_trio"]
         await receive()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] != "websocket.disconnect":
             heard.append(message["text"])
             await send({"type": "websocket.send", "text": "you said " + message["text"]})
+            assert "attempt" not in extension
+            await extension["say"]([b"once", b"twice"])
         heard.append(message["code"])
 
     async with serve_bare(app) as bare, open_http2(bare.port) as client:
@@ -192,9 +195,9 @@ async def test_a_websocket_over_http2_is_a_stream_like_others() -> None:
         client.state.send_data(number, text(b"hi"))
         await client.flush()
         data = b""
-        while b"hi" not in data:
+        while b"twice" not in data:
             data += (await client.until(h2.events.DataReceived, number)).data
-        assert data == b"\x81\x0byou said hi"
+        assert data == b"\x81\x0byou said hi\x81\x04once\x81\x05twice"
         client.state.send_data(number, b"\x88\x82\0\0\0\0\x0b\xb8")
         await client.flush()
         await until(lambda: len(heard) == 2)
