@@ -262,7 +262,7 @@ class Call:
         if self._shuts_down < math.inf:
             self._set_deadline()
         timeout = self.app.timers.of(self._timeout)
-        timeout.begin(self)
+        timeout.begin(self, self._times_out)
         try:
             return await self._invoke(None)
         finally:

@@ -36,10 +36,14 @@ class Deadlines:
         self._begun = trio.lowlevel.ParkingLot()
         self._idle = False  # whether there was none
 
-    def begin(self, who: Waiting) -> None:
-        """A wait begins, of somebody who waits for nothing else here."""
+    def begin(self, who: Waiting, over: float | None = None) -> None:
+        """A wait begins, of somebody who waits for nothing else here.
+
+        Args:
+            over: when it has lasted too long, on trio's clock, where that is known: so many seconds from now.
+        """
         if self._seconds < math.inf:
-            self._over[who] = trio.current_time() + self._seconds
+            self._over[who] = trio.current_time() + self._seconds if over is None else over
             if self._idle:
                 self._idle = False
                 self._begun.unpark()

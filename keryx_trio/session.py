@@ -212,10 +212,8 @@ def _around_id(name: str, ttl: float, same_site: str, secure: bool) -> tuple[byt
     return f"{name}=".encode("latin-1"), after.encode("latin-1")
 
 
-def presented_id(cookies: bytes | None, name: str) -> str | None:
+def presented_id(cookies: bytes, name: str) -> str | None:
     """The value of the cookie `name` in a `Cookie` field (RFC 6265, section 4.2)."""
-    if cookies is None:
-        return None
     for pair in cookies.split(b";"):
         key, _, value = pair.strip().partition(b"=")
         if key == name.encode("latin-1"):

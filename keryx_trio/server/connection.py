@@ -125,9 +125,8 @@ class Http1:
         return _own.lines
 
     def answered(self) -> None:
-        """The request has been answered."""
-        if self.lasts:
-            self.site.worker.expect(self)
+        """A request whose call lasts has been answered."""
+        self.site.worker.expect(self)
 
     async def refuse(self, refused: Refused) -> None:
         """Say why, and that this is the end."""

@@ -239,17 +239,21 @@ class Cycle:
             await self._write(data)
 
     async def _write_last(self, data: bytes) -> None:
-        self.complete = True  # first: from here on a disconnect is the normal end
+        connection, self.complete = self._connection, True  # first: from here on a disconnect is the normal end
         try:
-            await self._write(data)
-        except BaseException:
+            await (connection.wire.write(data) if data else self._write(data))
+        except BaseException as error:
             self.complete = False
+            if isinstance(error, Gone):
+                connection.left = True
             raise
         self._unwatch()
         if self._waiting is not None:
             self._waiting.cancel()
-        self._connection.answered()
-        await self.log()
+        if connection.lasts:
+            connection.answered()
+        if connection.logs:
+            await self.log()
 
     async def _write(self, data: bytes) -> None:
         wire = self._connection.wire

@@ -17,7 +17,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, Final
@@ -116,19 +116,19 @@ class Wire:
 
     # Writing
 
-    async def write(self, data: bytes) -> None:
-        """Write all of it.
+    def write(self, data: bytes) -> Coroutine[Any, Any, None]:
+        """Write all of it, once this is awaited.
 
         Raises:
             Gone: the client has left, or took nothing for too long.
         """
-        if self._tls is None:
-            await self.write_plain(data)
-            return
+        return self.write_plain(data) if self._tls is None else self._write_encrypted(self._tls, data)
+
+    async def _write_encrypted(self, tls: trio.SSLStream[trio.SocketStream], data: bytes) -> None:
         try:
             async with self._turn:
                 for start in range(0, len(data), PIECE):
-                    await self._tls.send_all(data if len(data) <= PIECE else data[start : start + PIECE])
+                    await tls.send_all(data if len(data) <= PIECE else data[start : start + PIECE])
         except Gone:
             raise
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -147,7 +147,11 @@ class Wire:
                 self._rest = data[sent:]
                 await self._flush()
         else:
-            await self._give_way()
+            # What is out is no place to be cancelled at; but others get their turn.
+            self._burst += 1
+            if self._burst >= BURST or perf_counter() - self._since >= BURST_SECONDS:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                self._burst, self._since = 0, perf_counter()
 
     @property
     def free(self) -> bool:
@@ -173,13 +177,6 @@ class Wire:
         """Write all of it, also when cancelled: for what several tasks share, bounded all the same."""
         with trio.CancelScope(shield=True):
             await self.write(data)
-
-    async def _give_way(self) -> None:
-        """What is out is no place to be cancelled at; but others get their turn."""
-        self._burst += 1
-        if self._burst >= BURST or perf_counter() - self._since >= BURST_SECONDS:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            self._burst, self._since = 0, perf_counter()
 
     def _send(self, data: bytes | memoryview) -> int:
         if self.broken:

@@ -47,7 +47,8 @@ class Clients:
             with_cookie: whether it may be known by its cookie.
         """
         settings = self._app.config.session
-        presented = presented_id(headers.get(b"cookie"), settings.cookie_name) if with_cookie else None
+        cookies = headers.get(b"cookie") if with_cookie else None
+        presented = None if cookies is None else presented_id(cookies, settings.cookie_name)
         last_event_id = headers.get(b"last-event-id")
         return Peer(
             app=self._app,
@@ -60,4 +61,5 @@ class Clients:
 
 def correlation_id(headers: Mapping[bytes, bytes]) -> str:
     """The id that a request brings along, where it may be passed on, or a new one."""
-    return header_fields.request_id(headers.get(b"x-request-id")) or new_id()
+    brought = headers.get(b"x-request-id")
+    return new_id() if brought is None else header_fields.request_id(brought) or new_id()

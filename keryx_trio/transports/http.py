@@ -137,8 +137,11 @@ class HttpRequest:
             await self._refuse(shutting_down())
         elif found is not None:
             connection = self._connection()
-            with app.connected(connection):
+            app.connections[connection.id] = connection  # as `app.connected`, which costs a request more
+            try:
                 await self._run(*found, connection)
+            finally:
+                del app.connections[connection.id]
         elif methods := app.router.methods(path):
             await self._refuse_method(methods)
         else:

@@ -360,7 +360,6 @@ async def test_a_stream_outlives_a_store_that_is_away_for_a_while(autojump_clock
 @pytest.mark.parametrize(
     ("field", "found"),
     [
-        (None, None),
         (b"", None),
         (b"__session=abc", "abc"),
         (b"a=b; __session=abc;c=d", "abc"),
