@@ -11,9 +11,10 @@ their defects contained. Hypercorn's settings, sockets, TLS, access log, process
              ├─ connection ─► cycle      HTTP/1.1: requests, and one of them as ASGI has it
              │   └─ websocket
              └─ http2                    both by hypercorn's classes, through `tasks`
-    http1, answer           bytes, in and out
+    http1, answer, frames   bytes, in and out
     wire                    the socket, with a bound for every write
     worker                  what an application and its server know of each other
+    collector               the process's garbage collector, which has little to do
 """
 
 from __future__ import annotations
