@@ -95,7 +95,7 @@ class Http1:
         """A call lasts: see whether its client leaves, or else read the next request, where this one is answered."""
         self.lasts = True
         cycle = self._cycle
-        if cycle is not None and cycle.complete:
+        if cycle is not None and cycle.answered:  # else a client that reads nothing would have calls without end
             cycle.left_behind = True
             self._calls.start_soon(self._go_on)
         elif cycle is not None:
@@ -185,7 +185,8 @@ class Http1:
             try:
                 returned = await call(site, cycle.scope, cycle.receive, cycle.send)
             finally:
-                site.worker.is_over(self)
+                if not cycle.left_behind:  # what is expected then is of a next request
+                    site.worker.is_over(self)
                 cycle.scope["extensions"].clear()  # which know the cycle that knows them
             if not cycle.left_behind:
                 await cycle.end(failed=not returned)

@@ -40,8 +40,8 @@ class Cycle:
     """A request, and the way back. `scope` is what ASGI tells of it."""
 
     __slots__ = (
-        "_answer", "_connection", "_head", "_held", "_left", "_read", "_since", "_waiting", "complete", "left_behind",
-        "scope", "status",
+        "_answer", "_connection", "_head", "_held", "_left", "_read", "_since", "_waiting", "answered", "complete",
+        "left_behind", "scope", "status",
     )  # fmt: skip
 
     def __init__(self, connection: Http1, head: Head) -> None:
@@ -53,7 +53,8 @@ class Cycle:
         self._held = b""  # the answer's head, until its body comes
         self._since = time() if connection.logs else 0.0
         self.status: dict[str, Any] | None = None
-        self.complete = False
+        self.complete = False  # whether the last of the answer is there
+        self.answered = False  # whether it is out
         self.left_behind = False  # whether the connection has gone on without it
         self._left: Callable[[], None] | None = None
         self.scope = _scope(connection, head, self._extension(head))
@@ -247,6 +248,7 @@ class Cycle:
             if isinstance(error, Gone):
                 connection.left = True
             raise
+        self.answered = True
         self._unwatch()
         if self._waiting is not None:
             self._waiting.cancel()
