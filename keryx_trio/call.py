@@ -267,6 +267,10 @@ class Call:
             return await self._invoke(None)
         finally:
             timeout.end(self)
+            if self._may_be_cut():
+                self._stopped()  # notes the cause, while there is a scope that tells of it
+                enclosing.deadline = math.inf
+            self._work = None  # what comes is the answer, which neither a timeout nor the shutdown cancels
 
     def _parted(self, raised: BaseException) -> tuple[BaseException | None, Exception | None]:
         """What passes, of what came out of a cancelled action, and its own errors, which the call has failed with."""
@@ -283,9 +287,12 @@ class Call:
 
     async def _end_in_cancelled(self, value: Any, error: Exception | None) -> None:
         """Say the last word of a call that was stopped together with its connection."""
+        if isinstance(value, StreamingResponse):
+            try:
+                await value.discard()  # has a shield and a bound of its own
+            except Exception as raised:  # noqa: BLE001 - the application's own, and told in the log
+                error = raised
         with trio.CancelScope(shield=True, deadline=trio.current_time() + LAST_WRITES):
-            if isinstance(value, StreamingResponse):
-                await value.discard()
             await self._tell(_NOTHING, self._decided(error))
 
     async def _stream_alone(self, stream: StreamingResponse) -> None:

@@ -170,3 +170,57 @@ async def test_an_application_that_runs_in_another_task_has_a_scope_of_its_own()
             assert head.status == 408
             assert "connection" not in head.headers
             await raw.body()
+
+
+async def test_an_answer_on_its_way_out_is_not_cut_by_a_timeout_that_a_stop_looks_at() -> None:
+    app = making(action_timeout=0.2, drain_timeout=5)
+    size = 20_000_000
+
+    @app.action("large", web=Web("/large"))
+    async def large() -> str:
+        return "x" * size
+
+    async with serve(app) as server, open_raw(server.port) as raw:
+        await raw.request("GET", "/api/large")
+        await trio.sleep(0.3)  # nothing is read, and its timeout passes while it waits for room
+        server.stop()
+        await trio.sleep(0.05)
+        assert (await raw.head()).status == 200
+        assert len(json.loads(await raw.body())) == size
+
+
+class Source:
+    """Of a stream: it takes a while to close, or fails to."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __aiter__(self) -> Source:
+        return self
+
+    async def __anext__(self) -> str:
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if self.fails:
+            raise ValueError("it does not close")
+        await trio.sleep(0.5)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_stream_that_came_too_late_is_let_go_and_its_client_told_however_it_closes(
+    fails: bool, journal: Any
+) -> None:
+    app = making()
+
+    @app.action("late", web=Web("/late"))
+    async def late() -> StreamingResponse:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.15)
+        return StreamingResponse.sse(Source(fails))
+
+    async with serve(app) as server, server.client() as client:
+        answer = await client.get("/api/late")
+    assert answer.status_code == 408
+    assert answer.json()["error"]["type"] == "CONNECTION_ACTION_TIMEOUT"
+    assert ["it does not close" in line for line in journal.take_errors()] == [True] * fails
