@@ -244,6 +244,7 @@ class Http1:
         reader = self.reader
         may_be_http2 = not self._requests and http2.is_spoken(self.site)
         waits: Deadlines | None = None
+        begun = False
         self._reads_head = True
         try:
             while not self.left:
@@ -255,7 +256,8 @@ class Http1:
                     elif (found := reader.head()) is not None:
                         self._requests += 1
                         return found
-                    if waits is not self._begun:
+                    if not begun:  # the two may be one, where both take as long
+                        begun = True
                         self._kept.end(self)
                         waits = self._begun
                         waits.begin(self)

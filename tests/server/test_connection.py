@@ -406,3 +406,18 @@ async def test_three_hundred_slow_heads_hold_up_nobody_and_end_in_time() -> None
             await until(lambda: not bare.worker.connections, 8)
             nursery.cancel_scope.cancel()
         assert count_files() <= before
+
+
+async def test_a_head_has_its_whole_time_also_where_the_wait_for_it_may_take_as_long() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    limits = {"read_timeout": 0.4, "drain_timeout": 0.2}
+    async with serve_bare(app, limits=limits, keep_alive_timeout=0.4) as bare, open_raw(bare.port) as raw:
+        raw.expect("GET")
+        await trio.sleep(0.3)
+        await raw.send(b"GET / HTTP/1.1\r\n")
+        await trio.sleep(0.2)
+        await raw.send(b"Host: testserver\r\n\r\n")
+        assert (await raw.head()).status == 204
