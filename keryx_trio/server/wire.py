@@ -98,6 +98,8 @@ class Wire:
                 if self._has_received:  # what comes next is hardly ever there yet: to look for it would cost a read
                     await trio.lowlevel.wait_readable(self.fd)
                     self._burst, self._since = 0, perf_counter()  # others have had their turn
+                    if self._closed:  # by one of them: its number may be another connection's by now
+                        break
                 self._has_received = True
                 if (data := self.receive_nowait()) is not None:
                     return data
@@ -143,8 +145,8 @@ class Wire:
                 self._rest = data
                 await self._flush()
         elif (sent := self._send(data)) < len(data):
+            self._rest = data[sent:]  # before the lock, which is a place to be cancelled
             async with self._lock:
-                self._rest = data[sent:]
                 await self._flush()
         else:
             # What is out is no place to be cancelled at; but others get their turn.
