@@ -242,19 +242,19 @@ class Call:
                 passing, error = self._parted(raised)
             elif (error := self._failure(raised)) is None:
                 raise
-        if enclosing is not None and self._may_be_cut() and enclosing.cancel_called:
-            await self._end_in_cancelled(value, error)
-            if passing is not None:
-                try:
+        try:
+            if enclosing is not None and self._may_be_cut() and enclosing.cancel_called:
+                await self._end_in_cancelled(value, error)
+                if passing is not None:
                     raise passing
-                finally:
-                    del passing  # whose traceback knows this frame
-        elif isinstance(value, StreamingResponse):
-            await self._stream_alone(value)
-        elif value is _NOTHING or self.cause is not None:
-            await self._tell(value, self._decided(error))
-        else:
-            await self._write_value(value)
+            elif isinstance(value, StreamingResponse):
+                await self._stream_alone(value)
+            elif value is _NOTHING or self.cause is not None:
+                await self._tell(value, self._decided(error))
+            else:
+                await self._write_value(value)
+        finally:
+            del error, passing  # whose tracebacks know this frame
 
     async def _invoke_in(self, enclosing: trio.CancelScope) -> Any:
         """Run the action in a scope of the connection's: one for each call would cost more than all else about it."""
@@ -306,7 +306,10 @@ class Call:
                 error = self._failure(raised)
                 if error is None:
                     raise
-            await self._tell(stream, self._decided(error))
+            try:
+                await self._tell(stream, self._decided(error))
+            finally:
+                del error  # as above
             self._close_whole(outer)
 
     async def _answer_with_nursery(self, *, watches: bool) -> None:
@@ -351,7 +354,10 @@ class Call:
                 lent.close()
         if error is None and user.cancel_scope.cancel_called and not self._finished:
             error = TypedError(f"the call of action {self.action.name} was cancelled by the application")
-        await self._tell(value, self._decided(error))
+        try:
+            await self._tell(value, self._decided(error))
+        finally:
+            del error  # whose traceback knows this frame
 
     def _failure(self, raised: BaseException) -> Exception | None:
         """What was raised, as the error that the call has failed with; None for what is about more, and has to pass."""

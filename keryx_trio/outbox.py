@@ -266,8 +266,10 @@ class Outbox:
         return not scope.cancelled_caught
 
     def detach(self) -> None:
-        """The reader has gone."""
+        """The reader has gone, and its call: what is told of the end from now on is how it was."""
         self.attempt, self.verdict = None, _no_verdict
+        if self.end is not None and self.end.error is not None:  # whose traceback knows the sender, and so this
+            self.end = End(self.end.outcome)
 
     def last_word(self) -> End | None:
         """The end, where there is one and all before it has been taken; from now on it stands."""

@@ -154,7 +154,10 @@ class Inputs:
                 values[name] = parameter.fill()
         if errors:
             # Raised outside of any `except`, so that its context does not hold what was given.
-            raise self._error(errors, raw)
+            try:
+                raise self._error(errors, raw)
+            finally:
+                errors.clear()  # whose tracebacks know this frame
         return values
 
     @property

@@ -230,6 +230,7 @@ class Http1:
         return not self.reader.in_body
 
     async def _end(self) -> None:
+        self._cycle = None  # which knows this connection
         if self._next is None:
             await self.wire.close(still_sends=self._still_sends and not self.left)
         else:
