@@ -326,11 +326,11 @@ class Call:
     async def _answer(self, outer: trio.Nursery) -> None:
         value: Any = _NOTHING
         error: Exception | None = None
-        lent: CallNursery | None = None
+        lent: CallScope | None = None
         try:
             with self._open_work():
                 async with trio.open_nursery() as user:
-                    lent = CallNursery(user, self._failed)
+                    lent = CallScope(CallNursery(user, self._failed), self.verdict, self.account.secrets)
                     try:
                         value = await self._invoke(lent)
                         if isinstance(value, StreamingResponse):
@@ -349,6 +349,7 @@ class Call:
             if error is not None:
                 self.account.report("a task of a failed call failed too", failure)
             error = error or failure
+            del failure  # as below
         finally:
             if lent is not None:
                 lent.close()
@@ -366,19 +367,19 @@ class Call:
             self._failed(error)
         return error
 
-    async def _invoke(self, nursery: CallNursery | None) -> Any:
+    async def _invoke(self, lent: CallScope | None) -> Any:
         """From raw inputs to the action's value; a stream's source is ready to be read."""
         await trio.lowlevel.checkpoint_if_cancelled()  # the client may have thought better of it before it began
         inputs = self.action.inputs
         if inputs.has_secrets:
             self.account.secrets.extend(inputs.secrets(self.raw))
-        if nursery is not None:
-            self.connection.scope = CallScope(nursery, self.verdict, self.account.secrets)
+        if lent is not None:
+            self.connection.scope = lent
         await self.connection.session.load()
         params = inputs.structure(self.raw, text=self.text)
         if inputs.has_secrets:
             self.account.secrets.extend(inputs.secrets(params))  # a converter may have made others of them
-        if nursery is None:  # there is no middleware either, nor anything else to hand over
+        if lent is None:  # there is no middleware either, nor anything else to hand over
             value = await self.action.function(**params)
         else:
             middleware = self.app.middleware_of(self.action)

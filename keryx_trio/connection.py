@@ -104,8 +104,9 @@ class CallNursery:
             raise
 
     def close(self) -> None:
-        """The call is over."""
+        """The call is over, and so are its tasks."""
         self._over = True
+        self._failed = _nobody_is_told  # so that nothing here knows the call any more
 
     def check_open(self) -> None:
         """See that the call is not over.
@@ -119,6 +120,14 @@ class CallNursery:
             )
 
 
+def _none() -> None:
+    """The verdict on what is over."""
+
+
+def _nobody_is_told(_: Exception) -> None:
+    """What becomes of a failure after the end of its call."""
+
+
 @attrs.define(eq=False, repr=False)
 class CallScope:
     """What a call lends to the views of its connection."""
@@ -130,6 +139,11 @@ class CallScope:
     """The secret inputs of the call and of those it made, so that nothing which leaves it shows them."""
     nested: bool = False
     """Whether another action made the call, and not the client itself."""
+
+    def close(self) -> None:
+        """The call is over: it knows this, so this must not know it."""
+        self.nursery.close()
+        self.verdict = _none
 
 
 class Connection:

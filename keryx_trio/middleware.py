@@ -104,6 +104,7 @@ async def run_around(
         progress.value = await _forward(action, middleware, connection, progress)
     except BaseException as raised:  # noqa: ASYNC103, BLE001 - each run_after is told; then it is raised again
         progress.error = raised
+    told: BaseException | None = None
     for each in reversed(progress.started):
         told = _told(progress.error, verdict)
         try:
@@ -121,7 +122,11 @@ async def run_around(
         return progress.value
     if isinstance(progress.value, StreamingResponse):
         await progress.value.discard()
-    raise progress.error
+    error, progress.error = progress.error, None
+    try:
+        raise error
+    finally:
+        del error, told  # whose traceback knows this frame
 
 
 async def _forward(

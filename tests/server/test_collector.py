@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from keryx_trio import Connection, EventStream, Keryx, StreamingResponse, Web
+from keryx_trio import Connection, EventStream, Keryx, Middleware, StreamingResponse, Web
 from keryx_trio.server.collector import SELDOM, Collector
 from tests.e2e.raw import Raw
 from tests.e2e.serving import serve, serve_process
@@ -68,13 +68,7 @@ async def test_a_process_of_hypercorn_s_command_line_settles_when_it_has_started
     assert told["threshold"] == SELDOM
 
 
-def making() -> Keryx:
-    app = Keryx()
-
-    @app.action("plain", web=Web("/plain"))
-    async def plain(name: str = "x") -> dict[str, str]:
-        return {"name": name}
-
+def add_failing(app: Keryx) -> None:
     @app.action("fails", web=Web("/fails"))
     async def fails() -> None:
         raise ValueError("as it should")
@@ -84,7 +78,15 @@ def making() -> Keryx:
         await trio.sleep_forever()
 
     @app.action("lent", web=Web("/lent"))
-    async def lent(connection: Connection) -> None:
+    async def lent(connection: Connection, fails: bool = False) -> None:
+        if fails:
+            raise ValueError("as it should")
+
+    class Around(Middleware):
+        pass
+
+    @app.action("around", web=Web("/around"), middleware=[Around()])
+    async def around() -> None:
         raise ValueError("as it should")
 
     @app.action("breaks", web=Web("/breaks"))
@@ -94,6 +96,16 @@ def making() -> Keryx:
             raise ValueError("as it should")
 
         return StreamingResponse.sse(produce)
+
+
+def making() -> Keryx:
+    app = Keryx()
+
+    @app.action("plain", web=Web("/plain"))
+    async def plain(name: str = "x") -> dict[str, str]:
+        return {"name": name}
+
+    add_failing(app)
 
     async def _tick(sse: EventStream, n: int) -> None:
         for number in range(n):
@@ -123,10 +135,18 @@ async def read_to_the_end(port: int, path: str) -> None:
     await raw.leave()
 
 
-FAILING = ["/api/fails", "/api/lent", "/api/stream?n=none", "/api/breaks", "/api/late", "/api/nothing"]
+FAILING = [
+    "/api/fails",
+    "/api/lent?fails=true",
+    "/api/around",
+    "/api/stream?n=none",
+    "/api/breaks",
+    "/api/late",
+    "/api/nothing",
+]
 
 
-@pytest.mark.parametrize("what", ["/api/plain", "/api/plain?name=y", "/api/stream", "left", *FAILING])
+@pytest.mark.parametrize("what", ["/api/plain", "/api/plain?name=y", "/api/stream", "/api/lent", "left", *FAILING])
 async def test_nothing_of_a_call_is_left_to_the_collector(what: str, journal: Any) -> None:
     journal.errors_expected = what in FAILING
     async with serve(making()) as server:
