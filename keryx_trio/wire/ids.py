@@ -17,33 +17,41 @@ _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
 
 class _Pool:
-    __slots__ = ("_at", "_bytes")
+    """Random pieces of one size. Also between threads each is given once: a list gives a member of it to one alone."""
 
-    def __init__(self) -> None:
-        self.clear()
+    __slots__ = ("_pieces", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._pieces: list[bytes] = []
 
     def clear(self) -> None:
-        self._bytes, self._at = b"", 0
+        self._pieces.clear()
 
-    def take(self, size: int) -> bytes:
-        at, end = self._at, self._at + size
-        if end > len(self._bytes):
-            self._bytes, at, end = os.urandom(DRAWN), 0, size
-        self._at = end
-        return self._bytes[at:end]
+    def take(self) -> bytes:
+        try:
+            return self._pieces.pop()
+        except IndexError:
+            size, drawn = self._size, os.urandom(DRAWN)
+            pieces = [drawn[at : at + size] for at in range(0, DRAWN - size + 1, size)]
+            mine = pieces.pop()
+            self._pieces.extend(pieces)
+            return mine
 
 
-_pool: Final = _Pool()
+_ids: Final = _Pool(16)
+_secrets: Final = _Pool(24)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.clear)  # or two processes would have the same ids
+    for _each in (_ids, _secrets):
+        os.register_at_fork(after_in_child=_each.clear)  # or two processes would have the same ids
 
 
 def new_id() -> str:
     """128 bits, as 32 hexadecimal digits."""
-    return _pool.take(16).hex()
+    return _ids.take().hex()
 
 
 def new_secret() -> str:
     """192 bits, as 32 characters that may stand in a cookie or a URL."""
-    return binascii.b2a_base64(_pool.take(24), newline=False).translate(_URL_SAFE).decode()
+    return binascii.b2a_base64(_secrets.take(), newline=False).translate(_URL_SAFE).decode()
