@@ -267,6 +267,8 @@ class Call:
             return await self._invoke(None)
         finally:
             timeout.end(self)
+            if trio.current_time() >= self._times_out:
+                self.expire()  # as nobody could meanwhile: the action held up the whole loop
             if self._may_be_cut():
                 self._stopped()  # notes the cause, while there is a scope that tells of it
                 enclosing.deadline = math.inf

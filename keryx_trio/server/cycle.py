@@ -61,7 +61,11 @@ class Cycle:
 
     def _extension(self, head: Head) -> dict[str, Any]:
         """What this server offers beside ASGI."""
-        extension: dict[str, Any] = {"scope": self._connection.scope, "task": trio.lowlevel.current_task()}
+        extension: dict[str, Any] = {
+            "scope": self._connection.scope,
+            "task": trio.lowlevel.current_task(),
+            "app": self._connection.site.serve,
+        }
         if head.length == 0:
             extension["bodiless"] = True
         if not self._connection.logs:  # which would be told of all the fields

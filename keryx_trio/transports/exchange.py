@@ -152,11 +152,13 @@ class Exchange:
         self.begun = True
         await self._bounded({"type": "http.response.start", "status": status, "headers": headers})
 
-    @property
-    def enclosing(self) -> trio.CancelScope | None:
-        """The connection's scope, where the server lends it to its own task, and this is that."""
+    def enclosing(self, app: object) -> trio.CancelScope | None:
+        """The connection's scope, where the server has called `app` itself, and this is the task in which it did."""
         extension = self._extension
-        return extension["scope"] if extension.get("task") is trio.lowlevel.current_task() else None
+        if extension.get("app") is not app or extension["task"] is not trio.lowlevel.current_task():
+            return None
+        scope: trio.CancelScope = extension["scope"]
+        return scope
 
     @property
     def answers_at_once(self) -> bool:

@@ -318,7 +318,7 @@ class HttpReply:
     @property
     def enclosing(self) -> trio.CancelScope | None:
         """The connection's."""
-        return self._exchange.enclosing
+        return self._exchange.enclosing(self._app)
 
     async def left(self) -> None:
         """Return when the client has left."""

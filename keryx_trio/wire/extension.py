@@ -11,7 +11,9 @@ EXTENSION: Final = "keryx_trio"
 """The name of the ASGI extension that every scope of this server has: what it writes is bounded by itself.
 
 Where it has a `scope`, that is the cancel scope that the task `task` is in, which serves the connection and calls the
-application. If it is cancelled the call ends, and the connection with it; a last word may be written behind a shield.
+application, which is `app`. If it is cancelled the call ends, and the connection with it; a last word may be written
+behind a shield. It is for `app` alone: what stands between the server and another application would be cancelled too,
+or may have a shield, within which nothing is.
 
 Where it has `bodiless`, which is True, the request has no body, and nothing has to be received.
 

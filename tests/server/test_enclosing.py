@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -224,3 +225,59 @@ async def test_a_stream_that_came_too_late_is_let_go_and_its_client_told_however
     assert answer.status_code == 408
     assert answer.json()["error"]["type"] == "CONNECTION_ACTION_TIMEOUT"
     assert ["it does not close" in line for line in journal.take_errors()] == [True] * fails
+
+
+async def behind_a_shield(app: Keryx, scope: Any, receive: Any, send: Any) -> None:
+    with trio.CancelScope(shield=True):
+        await app(scope, receive, send)
+
+
+async def through_a_channel(app: Keryx, scope: Any, receive: Any, send: Any) -> None:
+    messages, sent = trio.open_memory_channel[Any](0)
+
+    async def pass_on() -> None:
+        async for message in sent:
+            await send(message)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pass_on)
+        async with messages:
+            await app(scope, receive, messages.send)
+
+
+async def with_an_end(app: Keryx, scope: Any, receive: Any, send: Any) -> None:
+    await app(scope, receive, send)
+    await trio.sleep(0.01)
+    ENDED.append("the middleware")
+
+
+@pytest.mark.parametrize("middleware", [behind_a_shield, through_a_channel, with_an_end])
+async def test_what_stands_between_the_server_and_the_application_is_not_cancelled_with_a_call(
+    middleware: Any, ended: list[str]
+) -> None:
+    inner = making()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await middleware(inner, scope, receive, send)
+
+    async with inner, serve_bare(app) as bare, open_raw(bare.port) as raw:
+        for _ in range(2):
+            await raw.request("GET", "/api/sleeps")
+            with trio.fail_after(1):
+                assert (await raw.head()).status == 408
+            await raw.body()
+        await until(lambda: ended.count("sleeps") == 2)
+        if middleware is with_an_end:
+            await until(lambda: ended.count("the middleware") == 2)
+
+
+async def test_an_action_that_holds_up_everybody_beyond_its_timeout_has_timed_out() -> None:
+    app = making()
+
+    @app.action("blocks", web=Web("/blocks"))
+    async def blocks() -> str:
+        time.sleep(0.15)  # noqa: ASYNC251 - what nobody should do
+        return "too late"
+
+    async with serve(app) as server, server.client() as client:
+        assert (await client.get("/api/blocks")).status_code == 408
