@@ -227,11 +227,12 @@ class Wire:
             if self._rest or self._lock.locked():
                 async with self._lock:
                     await self._flush()
-            if still_sends and not self.broken:
-                self.socket.shutdown(socket.SHUT_WR)
-                with trio.move_on_after(LINGER):
-                    while await self.socket.recv(MAX_RECEIVE):
-                        continue
+            if not self.broken:
+                self.socket.shutdown(socket.SHUT_WR)  # a close is none where a forked process has the socket too
+                if still_sends:
+                    with trio.move_on_after(LINGER):
+                        while await self.socket.recv(MAX_RECEIVE):
+                            continue
         except (OSError, trio.ClosedResourceError):
             self.broken = True  # it is closed already, as it was to be
         finally:

@@ -69,3 +69,14 @@ async def test_nothing_is_read_from_whoever_has_the_number_of_a_closed_connectio
     os.close(wire.fd)
     for each in (theirs, other, sender):
         each.close()
+
+
+async def test_a_connection_ends_though_a_forked_process_has_its_socket_too() -> None:
+    ours, theirs = trio.socket.socketpair()
+    wire = Wire(trio.SocketStream(ours), 5)
+    inherited = os.dup(wire.fd)  # which is what a fork does to it
+    await wire.close()
+    with trio.fail_after(1):
+        assert await theirs.recv(1) == b""
+    os.close(inherited)
+    theirs.close()
