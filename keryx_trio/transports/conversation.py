@@ -293,6 +293,7 @@ class Conversation:
         await call.run()  # cancelled from outside it stays among those that run: its client has to be told
         self._give_back(asked)
         del self._running[asked]
+        asked.call = None  # which knows it
         if self._waiting:
             self._start(self._waiting.popleft())
         elif self._app.drain_deadline is not None:

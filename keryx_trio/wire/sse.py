@@ -88,6 +88,8 @@ _cached_event_line = functools.lru_cache(maxsize=256)(_event_line)
 
 
 def _id_line(id: str) -> bytes:  # noqa: A002 - as above
+    if not isinstance(id, str):
+        raise TypeError(f"the id of an event is a text, not {type(id).__name__}: {id!r}")
     if id.isprintable():  # it has no line end then, and mostly it is a number
         return b"id: %b\n" % id.encode()
     return b"id: %b\n" % to_utf8(_one_line("id", id))

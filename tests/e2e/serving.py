@@ -62,7 +62,7 @@ class Server:
         await until(lambda: not self.app.connections and not self.app._calls, patience, self._left)
 
     def _left(self) -> str:
-        calls = [f"{call.action.name} ({call.connection.id})" for call in self.app._calls]
+        calls = [call.describe() for call in self.app._calls]
         return f"left behind: calls {calls}, connections {list(self.app.connections.values())}"
 
 

@@ -171,3 +171,8 @@ def test_a_long_name_of_an_event_is_not_kept():
     assert sse._cached_event_line.cache_info().currsize == 0
     sse.encode("x", "n" * 64)
     assert sse._cached_event_line.cache_info().currsize == 1
+
+
+def test_an_id_that_is_no_text_is_refused_in_words():
+    with pytest.raises(TypeError, match="the id of an event is a text, not int: 5"):
+        sse.encode("x", id=5)
