@@ -138,5 +138,9 @@ class Account:
             correlation_id=self._connection.correlation_id,
         )
 
+    def has_lasted(self, seconds: float) -> bool:
+        """Whether the call began at least so long ago."""
+        return time.perf_counter() - self._opened >= seconds
+
     def _milliseconds(self, moment: float) -> float:
         return (moment - self._opened) * 1000

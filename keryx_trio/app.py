@@ -32,7 +32,7 @@ from .middleware import Middleware
 from .pulse import Pulse
 from .routing import Router
 from .store import StoreUnavailable, make_store
-from .streaming import EventStream
+from .streaming import EventStream, StreamingResponse
 from .tasks import Job, enqueue, find
 
 if TYPE_CHECKING:
@@ -277,8 +277,10 @@ class Keryx:
         timeout = self.config.action_timeout if action.timeout is None else action.timeout
         return timeout or math.inf
 
-    def ping_of(self, stream: EventStream) -> float:
+    def ping_of(self, stream: StreamingResponse) -> float:
         """After how many seconds of quiet a stream shows that it is alive; infinite for never."""
+        if not isinstance(stream, EventStream):
+            return math.inf
         return (self.config.ping if stream.ping is None else stream.ping) or math.inf
 
     def connected(self, connection: Connection) -> _Connected:

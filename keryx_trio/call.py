@@ -1,7 +1,7 @@
 """The life of a call, from its inputs to its last byte.
 
-Owns: the scopes a call lives in, the delivery of its stream, and why it ended. Does not know: how anything looks on the
-wire (a `Reply` does), or what is said of a call (its `Account` does).
+Owns: the scopes a call lives in, and why it ended. Does not know: how its stream reaches the client (its `Delivery`
+does), how anything looks on the wire (a `Reply` does), or what is said of a call (its `Account` does).
 
 Two scopes have two meanings:
 
@@ -21,19 +21,20 @@ cleans up. Nothing is written after the client has left.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from .account import Account
 from .connection import CallNursery, CallScope, timed_out
+from .delivery import Delivery
 from .errors import ErrorType, TypedError, leaves, unwrap
+from .failures import contained, is_end, is_expected, parted
 from .middleware import run_around
-from .outbox import CANCELLED, DONE, GONE, Attempt, End, Item, Outbox, Outcome, ReaderLeft, StreamEnded
+from .outbox import CANCELLED, DONE, GONE, End, Outcome
 from .reply import Reply
-from .streaming import CallContext, EventStream, StreamingResponse, call_context
+from .streaming import CallContext, StreamingResponse, call_context
 
 if TYPE_CHECKING:
     from .action import Action
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
 
 STOPPED: Final = (Outcome.TIMEOUT, Outcome.SHUTDOWN, Outcome.CANCELLED)
 """How a call ends that is stopped from outside, and still has a last word."""
-
-MORE: Final = (trio.Cancelled, KeyboardInterrupt)
-"""What is about more than a call, and passes."""
 
 _NOTHING: Final = object()
 """Stands for the value of an action that returned none, because it was cancelled."""
@@ -88,7 +86,6 @@ class Call:
         self._timeout = math.inf
         self._times_out = self._shuts_down = math.inf  # when, on trio's clock
         self._delivered: trio.Event  # where something is delivered beside the action
-        self._wrote = -math.inf  # when something of its stream went out last, on trio's clock
         self._writing = False
         self._finished = False
 
@@ -239,7 +236,8 @@ class Call:
                 value = await self._invoke_in(enclosing)
         except BaseException as raised:  # noqa: ASYNC103 - what is about more than the call is raised in there
             if enclosing is not None and enclosing.cancel_called:
-                passing, error = self._parted(raised)
+                passing, own = parted(raised)
+                error = None if own is None else self._failure(own)
             elif (error := self._failure(raised)) is None:
                 raise
         try:
@@ -267,21 +265,12 @@ class Call:
             return await self._invoke(None)
         finally:
             timeout.end(self)
-            if trio.current_time() >= self._times_out:
+            if self.account.has_lasted(self._timeout):
                 self.expire()  # as nobody could meanwhile: the action held up the whole loop
             if self._may_be_cut():
                 self._stopped()  # notes the cause, while there is a scope that tells of it
                 enclosing.deadline = math.inf
             self._work = None  # what comes is the answer, which neither a timeout nor the shutdown cancels
-
-    def _parted(self, raised: BaseException) -> tuple[BaseException | None, Exception | None]:
-        """What passes, of what came out of a cancelled action, and its own errors, which the call has failed with."""
-        if isinstance(raised, MORE):
-            return raised, None
-        if isinstance(raised, BaseExceptionGroup):
-            passing, rest = raised.split(MORE)
-            return passing, None if rest is None else self._failure(rest)
-        return None, self._failure(raised)
 
     def _may_be_cut(self) -> bool:
         """Whether anything has happened that cancels."""
@@ -364,7 +353,7 @@ class Call:
 
     def _failure(self, raised: BaseException) -> Exception | None:
         """What was raised, as the error that the call has failed with; None for what is about more, and has to pass."""
-        error = _contained(raised)
+        error = contained(raised)
         if error is not None:
             self._failed(error)
         return error
@@ -402,9 +391,10 @@ class Call:
         stream.outbox.verdict = self._late_end
         stream.outbox.pulse = self.app.pulse
         self.stream = stream
-        self._delivered = trio.Event()
+        delivery = Delivery(stream, self.reply, self.account, self.app.ping_of(stream), self._times_out)
+        self._delivered = delivery.done
         self.account.call(Outcome.DONE)
-        outer.start_soon(self._deliver, stream)
+        outer.start_soon(delivery.run, self._lose)
         if self.app.drain_deadline is not None and not self.reply.patient:
             self._end_for_shutdown(stream)
         if stream.has_source:
@@ -441,7 +431,7 @@ class Call:
         """What the client is told: why the call was stopped, where that came first, or else what was raised."""
         if not self._stopped():
             return error
-        if error is not None and not _is_expected(error):
+        if error is not None and not is_expected(error):
             self.account.report("an error in a call that was being stopped", error)
         return self.verdict() or cancelled()
 
@@ -492,61 +482,6 @@ class Call:
         except trio.BrokenResourceError:
             self._lose()
 
-    async def _deliver(self, stream: StreamingResponse) -> None:
-        """Write what the stream's outbox holds until its end, and then the end."""
-        outbox, reply = stream.outbox, self.reply
-        ping = reply.ping if isinstance(stream, EventStream) else None
-        silence = self.app.ping_of(stream) if isinstance(stream, EventStream) and ping is not None else math.inf
-        try:
-            items = outbox.take()
-            await reply.open(stream, items)
-            self._went_out(outbox)
-            if reply.attempt is not None:
-                outbox.attempt = partial(self._attempt, reply.attempt)
-            while True:
-                if outbox.release():
-                    await trio.lowlevel.checkpoint()  # who was let in may fill the box again: fewer, larger writes
-                if (items := outbox.take()) or outbox.torn:
-                    outbox.torn = False
-                    await reply.write(items)  # and before them the rest of the one that is torn
-                    self._went_out(outbox)
-                elif (end := outbox.last_word()) is not None:
-                    break
-                else:
-                    await self._wait_for_more(outbox, ping, silence)
-            payload = data = None
-            if end.error is not None:
-                _, payload = self.account.told(end.error)
-                data = payload if end.data is None else self.account.sendable(end.data)
-            await reply.end(end, payload, data)
-        except trio.BrokenResourceError:
-            self._lose()
-        finally:
-            self._delivered.set()
-
-    async def _wait_for_more(self, outbox: Outbox, ping: Callable[[], Awaitable[None]] | None, silence: float) -> None:
-        """Return when there may be something to write; in so many seconds of silence, show that the stream is alive."""
-        if await outbox.wait(min(self._wrote + silence, self._times_out)):
-            return
-        if trio.current_time() >= self._times_out:
-            outbox.finish(DONE)  # the verdict makes it the timeout's end
-        elif ping is not None and trio.current_time() >= self._wrote + silence:  # none was written without us meanwhile
-            await ping()
-            self._wrote = trio.current_time()
-
-    def _attempt(self, attempt: Attempt, item: Item) -> bool | None:
-        """Write a lone item from its sender's task, while the delivery waits."""
-        whole = attempt(item)
-        if whole is not None:
-            self.account.count(1, len(item))
-            self._wrote = trio.current_time()
-        return whole
-
-    def _went_out(self, outbox: Outbox) -> None:
-        """What was taken from the outbox last."""
-        self.account.count(*outbox.taken)
-        self._wrote = trio.current_time()
-
     # Why it ended
 
     def _note(self, cause: Outcome) -> None:
@@ -594,14 +529,14 @@ class Call:
         """A failure that its stream's client was to be told, and was not, since the call was cancelled from outside."""
         outbox = None if self.stream is None else self.stream.outbox
         error = outbox.end.error if outbox is not None and outbox.end is not None and not outbox.told else None
-        if error is not None and not _is_expected(error):
+        if error is not None and not is_expected(error):
             self.account.report("an error that nobody could be told", error)
 
     def _report_late(self, error: Exception) -> None:
         """An error that came after the client's last word: in the log, unless it only says that the stream ended."""
         end = None if self.stream is None else self.stream.outbox.end
         was_told = end is not None and end.error is not None and unwrap(end.error) is unwrap(error)
-        if not (was_told or self._stopped() or all(_is_end(leaf) for leaf in leaves(error))):
+        if not (was_told or self._stopped() or all(is_end(leaf) for leaf in leaves(error))):
             self.account.report("an error after the end of the answer", error)
 
     def _log_end(self) -> None:
@@ -613,21 +548,6 @@ class Call:
             self.account.stream(outcome, self.stream.comments)
 
 
-def _contained(raised: BaseException) -> Exception | None:
-    """`raised` as an error of this call alone; None where it is about more than the call.
-
-    A `SystemExit` or a `GeneratorExit` of an action must not end the server and with it everybody else's calls. What
-    cancels or interrupts goes on.
-    """
-    if isinstance(raised, Exception):
-        return raised
-    if any(isinstance(leaf, MORE) for leaf in leaves(raised)):
-        return None
-    error = RuntimeError(f"the action raised {type(unwrap(raised)).__name__}, which would end the whole server")
-    error.__cause__ = raised
-    return error
-
-
 def shutting_down() -> TypedError:
     """What a client is told whom a shutdown has stopped, or who came too late."""
     return TypedError("the server is shutting down; try again", ErrorType.CONNECTION_UNAVAILABLE, retry_after=1)
@@ -636,13 +556,3 @@ def shutting_down() -> TypedError:
 def cancelled() -> TypedError:
     """What a client is told that has cancelled a call which was to answer with a value."""
     return TypedError("the call was cancelled by its client")
-
-
-def _is_end(error: BaseException) -> bool:
-    """Whether an error only says that its stream has ended."""
-    return isinstance(error, (StreamEnded, ReaderLeft))
-
-
-def _is_expected(error: BaseException) -> bool:
-    """Whether an error says what was meant to be said, or only that the stream has ended: nothing for the log."""
-    return all(isinstance(leaf, TypedError) or _is_end(leaf) for leaf in leaves(error))
