@@ -18,6 +18,9 @@ from typing import Final
 USUAL: Final = (700, 2000)
 """How many new objects make it look, where nobody has set another number: up to Python 3.12, and since."""
 
+FEW: Final = 1000
+"""More frozen objects than the interpreter itself makes (in 3.12 there are 375) are somebody's doing."""
+
 SELDOM: Final = 5000
 """The same in a process that serves."""
 
@@ -41,7 +44,8 @@ class Collector:
     def settle(self) -> None:
         """The application has started: what is there now stays. Nothing happens where somebody has set it already."""
         threshold = gc.get_threshold()
-        if self._threshold is None and gc.isenabled() and threshold[0] in USUAL and not gc.get_freeze_count():
+        is_usual = gc.isenabled() and threshold[0] in USUAL and gc.get_freeze_count() < FEW
+        if self._threshold is None and is_usual:
             self._threshold = threshold
             gc.collect()
             gc.freeze()
