@@ -12,8 +12,8 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from functools import cached_property
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, Protocol, Self, TypeVar
@@ -28,6 +28,7 @@ from .config import Config, ConfigError, McpConfig
 from .connection import Connection
 from .deadlines import Timers
 from .errors import ErrorType, TypedError, leaves, text_of, unwrap
+from .failures import MORE
 from .middleware import Middleware
 from .pulse import Pulse
 from .routing import Router
@@ -283,9 +284,14 @@ class Keryx:
             return math.inf
         return (self.config.ping if stream.ping is None else stream.ping) or math.inf
 
-    def connected(self, connection: Connection) -> _Connected:
+    @contextmanager
+    def connected(self, connection: Connection) -> Iterator[None]:
         """Keep a connection in the registry while it is open."""
-        return _Connected(self.connections, connection)
+        self.connections[connection.id] = connection
+        try:
+            yield
+        finally:
+            del self.connections[connection.id]
 
     # Jobs
 
@@ -444,12 +450,17 @@ class Keryx:
                 self._outer.start_soon(self.drain)  # which names what is left behind, whoever else waits for it
         return self.drain_deadline
 
-    def running(self, call: Running) -> _Running:
+    @contextmanager
+    def running(self, call: Running) -> Iterator[None]:
         """Keep a call, or what will be one, where a shutdown finds it."""
-        return _Running(self, call)
+        self.begin(call)
+        try:
+            yield
+        finally:
+            self.end(call)
 
     def begin(self, call: Running) -> None:
-        """It runs."""
+        """It runs; a request says so itself, since it is felt there."""
         self._calls.add(call)
         if self.drain_deadline is not None:
             call.shut_down(self.drain_deadline)
@@ -505,7 +516,7 @@ class Keryx:
                 await receive()
         except (Exception, SystemExit, BaseExceptionGroup) as error:
             # A server takes what is no plain error for an application without a lifespan, and serves on.
-            if any(isinstance(leaf, (trio.Cancelled, KeyboardInterrupt)) for leaf in leaves(error)):
+            if any(isinstance(leaf, MORE) for leaf in leaves(error)):
                 raise
             cause = unwrap(error)
             self.log.exception("the application failed", cause, stage=stage)
@@ -533,36 +544,6 @@ class Keryx:
         if self._outer is not None:
             self._outer.start_soon(worker.run)
         self.log.info("keryx_trio's own server is in hypercorn's place; KERYX_SERVER=hypercorn switches it off")
-
-
-class _Connected:
-    """What every request enters, so it is no generator."""
-
-    __slots__ = ("_connection", "_connections")
-
-    def __init__(self, connections: dict[str, Connection], connection: Connection) -> None:
-        self._connections, self._connection = connections, connection
-
-    def __enter__(self) -> None:
-        self._connections[self._connection.id] = self._connection
-
-    def __exit__(self, *_: object) -> None:
-        del self._connections[self._connection.id]
-
-
-class _Running:
-    """As `_Connected`."""
-
-    __slots__ = ("_app", "_call")
-
-    def __init__(self, app: Keryx, call: Running) -> None:
-        self._app, self._call = app, call
-
-    def __enter__(self) -> None:
-        self._app.begin(self._call)
-
-    def __exit__(self, *_: object) -> None:
-        self._app.end(self._call)
 
 
 def _with_mcp(config: Config, mcp: McpConfig | Literal[True, False] | None) -> Config:

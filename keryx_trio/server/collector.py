@@ -18,11 +18,11 @@ from typing import Final
 USUAL: Final = (700, 2000)
 """How many new objects make it look, where nobody has set another number: up to Python 3.12, and since."""
 
-FEW: Final = 1000
-"""More frozen objects than the interpreter itself makes (in 3.12 there are 375) are somebody's doing."""
-
 SELDOM: Final = 5000
 """The same in a process that serves."""
+
+FEW: Final = 1000
+"""More frozen objects than the interpreter itself makes (in 3.12 there are 375) are somebody's doing."""
 
 
 class Collector:
